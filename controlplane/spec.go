@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package controlplane turns a cluster's spec into its running etcd, API
+// server, controller manager and scheduler, keeps the objects a cluster is born
+// with (add-ons, bootstrap roles, approved kubelet certificates), and tells how
+// the cluster is.
+//
+// It is mechanism: it knows no ARM, no store and no provider.
+package controlplane
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Spec is what a control plane should be. It holds secrets: it is sealed at
+// rest and never logged.
+type Spec struct {
+	ID      string `json:"id"`      // unique on this instance, [a-z0-9-]
+	Version string `json:"version"` // Kubernetes, "1.36.3"
+	Etcd    string `json:"etcd"`    // etcd's bundle version
+	Stopped bool   `json:"stopped,omitempty"`
+
+	// Namespace is the network namespace (dataplane.NIC.Namespace) it runs in;
+	// Address is its address there.
+	Namespace string     `json:"namespace"`
+	Address   netip.Addr `json:"address"`
+	// Endpoint is the public FQDN; Public its address.
+	Endpoint string     `json:"endpoint"`
+	Public   netip.Addr `json:"public,omitzero"`
+	// Issuer is the service-account token issuer's URL.
+	Issuer string `json:"issuer"`
+
+	ServiceCIDR   netip.Prefix   `json:"serviceCIDR"`
+	PodCIDRs      []netip.Prefix `json:"podCIDRs,omitempty"`
+	DNSServiceIP  netip.Addr     `json:"dnsServiceIP"`
+	ClusterDomain string         `json:"clusterDomain"`
+
+	Keys  Keys   `json:"keys"`
+	Nodes []Node `json:"nodes,omitempty"`
+
+	// Registry prefixes the images of the add-ons: "registry.…/bastide".
+	Addons Addons `json:"addons"`
+}
+
+// Keys are the cluster's own secrets, PEM or raw. Leaf certificates are issued
+// from them on the host, by package pki, and renewed there.
+type Keys struct {
+	CA                 KeyPair `json:"ca"`         // serving and client certificates
+	FrontProxyCA       KeyPair `json:"frontProxy"` // aggregation layer
+	EtcdCA             KeyPair `json:"etcd"`
+	ServiceAccounts    []byte  `json:"serviceAccounts"`    // PEM private key, signs tokens
+	SecretsEncryption  []byte  `json:"secretsEncryption"`  // 32 bytes
+	BootstrapTokenID   string  `json:"bootstrapTokenID"`   // 6 characters
+	BootstrapTokenCode string  `json:"bootstrapTokenCode"` // 16 characters
+}
+
+// KeyPair is a certificate and its private key, PEM.
+type KeyPair struct {
+	Certificate []byte `json:"certificate"`
+	Key         []byte `json:"key"`
+}
+
+// Node is a node the control plane expects: only these get serving certificates.
+type Node struct {
+	Name    string         `json:"name"`
+	Address netip.Addr     `json:"address"`
+	Pods    []netip.Prefix `json:"pods,omitempty"` // becomes spec.podCIDRs when kubenet
+	// Removed asks for the Node object to be deleted (its machine goes away).
+	Removed bool `json:"removed,omitempty"`
+}
+
+// Addons are the workloads every cluster is born with.
+type Addons struct {
+	CoreDNS       string `json:"coreDNS"`       // image reference
+	MetricsServer string `json:"metricsServer"` // image reference
+}
+
+// Status is what the control plane of ID is.
+type Status struct {
+	ID        string       `json:"id"`
+	Phase     Phase        `json:"phase"`
+	Version   string       `json:"version,omitempty"` // of the running API server
+	Nodes     []NodeStatus `json:"nodes,omitempty"`
+	CoreDNS   bool         `json:"coreDNS"` // Deployment Available
+	Metrics   bool         `json:"metrics"`
+	Error     string       `json:"error,omitempty"`
+	Processes []Process    `json:"processes,omitempty"`
+}
+
+// Phase is where a control plane stands.
+type Phase string
+
+// The phases.
+const (
+	Starting Phase = "Starting"
+	Ready    Phase = "Ready" // /readyz ok
+	Stopped  Phase = "Stopped"
+	Failed   Phase = "Failed" // Error says why; it is retried all the same
+)
+
+// NodeStatus is a Node object, as far as a pool cares.
+type NodeStatus struct {
+	Name    string `json:"name"`
+	Ready   bool   `json:"ready"`
+	Version string `json:"version"` // kubelet's
+	Reason  string `json:"reason,omitempty"`
+}
+
+// Process is one running component.
+type Process struct {
+	Name     string    `json:"name"`
+	PID      int       `json:"pid"`
+	Started  time.Time `json:"started"`
+	Restarts int       `json:"restarts"`
+}

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package node is PID 1 inside a machine: it sets the machine up, runs
+// containerd, kubelet and kube-proxy, reaps orphans, and turns the machine's
+// stop and reboot into a clean end of all three.
+//
+// It has no credential of the host and none of the service: all it gets is the
+// Config that its machine's files hold.
+package node
+
+import "net/netip"
+
+// ConfigPath is where a machine finds its Config, as JSON, mode 0600.
+const ConfigPath = "/etc/bastide/node.json"
+
+// Config is all a node is told.
+type Config struct {
+	Hostname          string     `json:"hostname"`
+	Address           netip.Addr `json:"address"`
+	KubernetesVersion string     `json:"kubernetesVersion"` // "1.36.3"
+
+	// The API server as nodes reach it (its address in the VNet), and how to join.
+	Server         string `json:"server"` // https://10.224.0.4:443
+	CA             []byte `json:"ca"`     // PEM
+	BootstrapToken string `json:"bootstrapToken"`
+
+	ClusterDomain string            `json:"clusterDomain"`
+	ClusterDNS    netip.Addr        `json:"clusterDNS"`
+	ServiceCIDR   netip.Prefix      `json:"serviceCIDR"`
+	ClusterCIDR   []netip.Prefix    `json:"clusterCIDR"` // what kube-proxy must not masquerade between
+	Network       PodNetwork        `json:"network"`
+	MaxPods       int               `json:"maxPods"`
+	Labels        map[string]string `json:"labels,omitempty"`
+	Taints        []string          `json:"taints,omitempty"` // key=value:Effect
+	ProviderID    string            `json:"providerID"`
+	CPUs          int               `json:"cpus"`
+	Memory        int64             `json:"memory"` // bytes; the machine's whole, before reservations
+
+	// Registry is the instance's own OCI registry, and CA what signs for it.
+	Registry       string   `json:"registry"`
+	InstanceCA     []byte   `json:"instanceCA"`
+	PauseImage     string   `json:"pauseImage"`
+	AuthorizedKeys []string `json:"authorizedKeys,omitempty"`
+	AdminUser      string   `json:"adminUser,omitempty"`
+}
+
+// PodNetwork is how pods of this node get addresses.
+type PodNetwork struct {
+	Plugin string         `json:"plugin"` // kubenet, azure, none
+	Pods   []netip.Prefix `json:"pods"`   // the addresses this node hands out
+	VNet   []netip.Prefix `json:"vnet"`   // not masqueraded when a pod talks to it
+	MTU    int            `json:"mtu"`
+}
