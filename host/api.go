@@ -60,7 +60,13 @@ const (
 	ReportsPath = "/hosts/{host}/reports" // POST: array of Reports
 )
 
-// UnitKey and ReportKey are where serve keeps a host's units and reports.
+// Tombstone, put as a unit's value, asks the host to remove the unit. The host
+// answers with a Report that says Gone; whoever put the tombstone then deletes
+// the unit's and the report's documents. (A plain deletion would be missed by a
+// host that was away.)
+var Tombstone = []byte("null")
+
+// UnitKey is where serve keeps a unit of a host: its spec, as JSON, or Tombstone.
 func UnitKey(host string, kind Kind, name string) string {
 	return "hosts/" + host + "/units/" + string(kind) + "/" + name
 }

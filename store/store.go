@@ -22,11 +22,13 @@ type Record struct {
 	Revision int64 // of the last change; grows over the whole store
 }
 
-// Change is one document of a Txn: a Put when Value isn't nil, else a Delete.
+// Change is one document of a Txn: a Put when Value isn't nil, else a Delete;
+// with Check, neither, only the demand that the document has that revision.
 type Change struct {
 	Key      string
 	Value    []byte
 	Revision int64 // Any, Absent or the revision that must be there
+	Check    bool
 }
 
 // Event is a change seen by a Watch. Value is nil when the document was deleted.
