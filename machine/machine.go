@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package machine gives a machine its life: create from an image, boot, reboot,
-// reimage, delete. The provider here is made of namespaces (machine/linux);
-// others come behind the same interface.
+// reimage, stop, delete. The provider here is made of namespaces
+// (machine/linux); others come behind the same interface.
 //
 // It knows neither Kubernetes nor networks: what runs inside is a list of
 // layers and files, and its network namespace is handed to the data plane.
@@ -16,6 +16,7 @@ type Spec struct {
 	Hostname string `json:"hostname"` // the node's name
 	Image    string `json:"image"`    // version of a node image
 	// Layers are bundles laid over the image, "name@version", the first lowest.
+	// Like Image they hold from the machine's first boot to its next reimage.
 	Layers []string `json:"layers,omitempty"`
 	CPUs   int      `json:"cpus"` // whole virtual CPUs
 	Memory int64    `json:"memory"`
@@ -38,10 +39,10 @@ type Phase string
 
 // The phases.
 const (
-	Preparing Phase = "Preparing"
+	Preparing Phase = "Preparing" // its namespaces exist, PID 1 doesn't run yet
 	Running   Phase = "Running"
-	Stopped   Phase = "Stopped"
-	Failed    Phase = "Failed"
+	Stopped   Phase = "Stopped" // on disk only: stopped, or its guest rebooted and waits for Create and Boot
+	Failed    Phase = "Failed"  // PID 1 died; Error says how. Create and Boot bring it back
 )
 
 // Status is what a machine is.
@@ -54,16 +55,20 @@ type Status struct {
 	Error  string `json:"error,omitempty"`
 }
 
-// Provider runs machines. Its methods are idempotent, safe for concurrent use
-// on different machines, and to be called again after a failure or a restart:
-// a machine that runs as its spec says is adopted, not restarted.
+// Provider runs machines. Its methods are idempotent, safe for concurrent use,
+// and to be called again after a failure or a restart: a machine that runs as
+// its spec says is adopted, not restarted.
 type Provider interface {
 	// Create brings the machine as far as its namespaces: they exist, nothing
-	// runs in them yet, and the data plane can attach interfaces to Netns.
+	// runs in them yet, and the data plane can attach interfaces to Netns. A
+	// machine that runs is left alone (its limits are set anew), unless
+	// spec.Boots or spec.Images grew: then it is stopped and created again.
 	Create(ctx context.Context, spec Spec) error
-	// Boot lets PID 1 run. A machine that already runs is left alone, unless
-	// spec.Boots or spec.Images grew since.
+	// Boot lets PID 1 run. A machine that already runs as Create left it is
+	// left alone. Without a Create before it is refused (fault.Conflict).
 	Boot(ctx context.Context, spec Spec) error
+	// Stop ends the machine, cleanly if it does so in time, and keeps its disk.
+	Stop(ctx context.Context, id string) error
 	// Delete stops the machine and removes all that it left.
 	Delete(ctx context.Context, id string) error
 	// Netns is the path of the machine's network namespace, "" when it has none.
