@@ -28,6 +28,17 @@ type ControlPlanes interface {
 	Changed() <-chan string
 }
 
+// Machines is what an Agent needs of a machine.Provider, which says how each
+// method behaves.
+type Machines interface {
+	Create(ctx context.Context, spec machine.Spec) error
+	Boot(ctx context.Context, spec machine.Spec) error
+	Delete(ctx context.Context, id string) error
+	Netns(id string) string
+	Status(ctx context.Context) ([]machine.Status, error)
+	Changed() <-chan string
+}
+
 // Link is the way to serve: it streams units and delivers reports.
 type Link interface {
 	// Units calls receive for each unit until the stream or ctx ends.
@@ -40,7 +51,7 @@ type Config struct {
 	Link          Link
 	Network       Network
 	ControlPlanes ControlPlanes
-	Machines      machine.Provider
+	Machines      Machines
 	Log           *slog.Logger
 }
 

@@ -119,7 +119,7 @@ func (k *keeper) work(ctx context.Context) (Unit, error) {
 }
 
 type machineMaker struct {
-	provider machine.Provider
+	provider Machines
 	net      *networkKeeper
 }
 
