@@ -1,0 +1,3 @@
+module bastide/addons
+
+go 1.26.0
