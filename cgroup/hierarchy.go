@@ -153,6 +153,11 @@ func inheritCPUSet(parent, dir string) error {
 	return nil
 }
 
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
 const period = 100_000 // µs; the kernel's own default
 
 func (h Hierarchy) limit(path string, l Limits) error {
@@ -166,6 +171,7 @@ func (h Hierarchy) limit(path string, l Limits) error {
 		settings = []setting{
 			{l.CPUs > 0, "cpu.max", fmt.Sprintf("%d %d", int64(l.CPUs*period), period)},
 			{l.Memory > 0, "memory.max", strconv.FormatInt(l.Memory, 10)},
+			{l.Memory > 0 && exists(filepath.Join(dir, "memory.swap.max")), "memory.swap.max", "0"},
 			{l.PIDs > 0, "pids.max", strconv.FormatInt(l.PIDs, 10)},
 		}
 		// Beside v1 the unified hierarchy is there without controllers.
@@ -180,7 +186,8 @@ func (h Hierarchy) limit(path string, l Limits) error {
 			{l.CPUs > 0 && h.Has("cpu"), "cpu.cfs_quota_us", strconv.FormatInt(int64(l.CPUs*period), 10)},
 			{l.Memory > 0 && h.Has("memory"), "memory.limit_in_bytes", strconv.FormatInt(l.Memory, 10)},
 			{l.PIDs > 0 && h.Has("pids"), "pids.max", strconv.FormatInt(l.PIDs, 10)},
-			{l.Devices != nil && h.Has("devices"), "devices.deny", "a"},
+			// Refused once there are groups below; then it was done before they were.
+			{l.Devices != nil && h.Has("devices") && strings.HasPrefix(read(filepath.Join(dir, "devices.list")), "a "), "devices.deny", "a"},
 		}
 		for _, rule := range l.Devices {
 			settings = append(settings, setting{h.Has("devices"), "devices.allow", rule})
