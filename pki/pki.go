@@ -25,6 +25,7 @@ import (
 	"math/big"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -240,6 +241,26 @@ func RenewAt(certificate []byte) time.Time {
 func (ca *CA) IssuedBy(certificate []byte) bool {
 	certs, err := Certificates(certificate)
 	return err == nil && certs[0].CheckSignatureFrom(ca.cert) == nil
+}
+
+// Current tells whether a pair still is what Issue(r) would make: signed by this
+// authority, with the same names and uses, and not due for renewal.
+func (ca *CA) Current(pair Pair, r Request, now time.Time) bool {
+	cert, _, err := Parse(pair)
+	if err != nil || Due(pair.Certificate, now) || cert.CheckSignatureFrom(ca.cert) != nil {
+		return false
+	}
+	var ips []netip.Addr
+	for _, ip := range cert.IPAddresses {
+		if a, ok := netip.AddrFromSlice(ip); ok {
+			ips = append(ips, a.Unmap())
+		}
+	}
+	return cert.Subject.CommonName == r.CommonName &&
+		slices.Equal(cert.Subject.Organization, r.Organizations) &&
+		slices.Equal(cert.DNSNames, r.DNS) && slices.Equal(ips, r.IPs) &&
+		slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageServerAuth) == r.Server &&
+		slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageClientAuth) == r.Client
 }
 
 // NewSigningKey makes the PEM private key that signs service-account tokens:

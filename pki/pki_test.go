@@ -172,3 +172,23 @@ func TestWriteFile(t *testing.T) {
 		t.Fatalf("%d files left, %v", len(entries), err)
 	}
 }
+
+func TestCurrent(t *testing.T) {
+	ca, _ := newCA(t, "one")
+	other, _ := newCA(t, "one")
+	r := Request{CommonName: "x", Organizations: []string{"o"}, DNS: []string{"a"}, IPs: []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")},
+		Server: true, Lifetime: time.Hour}
+	leaf, err := ca.Issue(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	if !ca.Current(leaf, r, now) {
+		t.Error("a fresh leaf is not current")
+	}
+	changed := r
+	changed.DNS = []string{"a", "b"}
+	if ca.Current(leaf, changed, now) || other.Current(leaf, r, now) || ca.Current(leaf, r, now.Add(50*time.Minute)) || ca.Current(Pair{}, r, now) {
+		t.Error("a leaf with other names, of another authority, or nearly over is current")
+	}
+}
