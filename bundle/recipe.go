@@ -47,10 +47,6 @@ const (
 	etcdModule       = "go.etcd.io/etcd/server/v3"
 	corednsModule    = "github.com/coredns/coredns"
 	metricsModule    = "sigs.k8s.io/metrics-server"
-
-	// pauseVersion is the release of upstream's pause whose behaviour ours has.
-	pauseVersion = "3.10"
-	webVersion   = "1"
 )
 
 // kubernetesNames are the components of a release, all one binary when built here.
@@ -65,8 +61,8 @@ func recipes() []recipe {
 		addonRecipe("coredns", corednsModule, step{Dir: "addons/coredns", Package: ".", LDFlags: "-X " + corednsModule + "/coremain.GitCommit=v{version}"}),
 		addonRecipe("metrics-server", metricsModule, step{Dir: "addons/metrics-server", Package: metricsModule + "/cmd/metrics-server",
 			LDFlags: "-X k8s.io/client-go/pkg/version.gitVersion=v{version}"}),
-		addonRecipe("pause", "", step{Dir: "addons/pause", Package: "pause.c", Version: pauseVersion}),
-		addonRecipe("web", "", step{Dir: "addons", Package: "./web", Version: webVersion}),
+		addonRecipe("pause", "", step{Dir: "addons/pause", Package: "pause.c", Version: PauseVersion}),
+		addonRecipe("web", "", step{Dir: "addons", Package: "./web", Version: WebVersion}),
 		kubernetesRecipe("v1.35.mod"),
 	}
 }
