@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"bastide.dev/fault"
+	"bastide.dev/store"
+)
+
+// Tenant returns the instance's tenant.
+func (d *Directory) Tenant(ctx context.Context) (Tenant, error) {
+	t, _, err := get[Tenant](ctx, d.objects, tenantKey)
+	if err != nil {
+		return Tenant{}, fmt.Errorf("read tenant: %w", err)
+	}
+	return *t, nil
+}
+
+// User finds a user by object id or user principal name.
+func (d *Directory) User(ctx context.Context, idOrName string) (User, error) {
+	if err := d.objects.load(ctx); err != nil {
+		return User{}, err
+	}
+	d.objects.mu.RLock()
+	key, found := d.objects.userNames[strings.ToLower(idOrName)]
+	d.objects.mu.RUnlock()
+	if !found {
+		if uuid.Validate(idOrName) != nil {
+			return User{}, notFound(idOrName)
+		}
+		key = users + strings.ToLower(idOrName)
+	}
+	u, _, err := get[User](ctx, d.objects, key)
+	if err != nil {
+		return User{}, err
+	}
+	return *u, nil
+}
+
+// Application finds an application by its app id.
+func (d *Directory) Application(ctx context.Context, appID string) (Application, error) {
+	if err := d.objects.load(ctx); err != nil {
+		return Application{}, err
+	}
+	for _, a := range d.known {
+		if strings.EqualFold(a.AppID, appID) {
+			return a, nil
+		}
+	}
+	d.objects.mu.RLock()
+	key, found := d.objects.appKeys[strings.ToLower(appID)]
+	d.objects.mu.RUnlock()
+	if !found {
+		return Application{}, notFound(appID)
+	}
+	a, _, err := get[Application](ctx, d.objects, key)
+	if err != nil {
+		return Application{}, err
+	}
+	return *a, nil
+}
+
+// ServicePrincipal finds a service principal by object id or app id.
+func (d *Directory) ServicePrincipal(ctx context.Context, id string) (ServicePrincipal, error) {
+	if err := d.objects.load(ctx); err != nil {
+		return ServicePrincipal{}, err
+	}
+	d.objects.mu.RLock()
+	key, found := d.objects.spKeys[strings.ToLower(id)]
+	d.objects.mu.RUnlock()
+	if !found {
+		if uuid.Validate(id) != nil {
+			return ServicePrincipal{}, notFound(id)
+		}
+		key = principals + strings.ToLower(id)
+	}
+	sp, _, err := get[ServicePrincipal](ctx, d.objects, key)
+	if err != nil {
+		return ServicePrincipal{}, err
+	}
+	return *sp, nil
+}
+
+// Group finds a group by object id.
+func (d *Directory) Group(ctx context.Context, id string) (Group, error) {
+	if uuid.Validate(id) != nil {
+		return Group{}, notFound(id)
+	}
+	g, _, err := get[Group](ctx, d.objects, groups+strings.ToLower(id))
+	if err != nil {
+		return Group{}, err
+	}
+	return *g, nil
+}
+
+// Users lists all users, by name.
+func (d *Directory) Users(ctx context.Context) ([]User, error) {
+	return sorted(ctx, d, users, func(u User) string { return u.Name })
+}
+
+// ServicePrincipals lists all service principals, by name.
+func (d *Directory) ServicePrincipals(ctx context.Context) ([]ServicePrincipal, error) {
+	return sorted(ctx, d, principals, func(p ServicePrincipal) string { return p.DisplayName + p.ID })
+}
+
+// Applications lists the registered applications, by name.
+func (d *Directory) Applications(ctx context.Context) ([]Application, error) {
+	return sorted(ctx, d, applications, func(a Application) string { return a.DisplayName + a.ID })
+}
+
+// Groups lists all groups, by name.
+func (d *Directory) Groups(ctx context.Context) ([]Group, error) {
+	return sorted(ctx, d, groups, func(g Group) string { return g.DisplayName + g.ID })
+}
+
+func sorted[T any](ctx context.Context, d *Directory, under string, name func(T) string) ([]T, error) {
+	if err := d.objects.load(ctx); err != nil {
+		return nil, err
+	}
+	found := []T{}
+	for _, v := range all[T](d.objects, under) {
+		found = append(found, *v)
+	}
+	slices.SortFunc(found, func(a, b T) int { return strings.Compare(name(a), name(b)) })
+	return found, nil
+}
+
+// GroupsOf lists the groups that an object is in, directly or through others.
+func (d *Directory) GroupsOf(id string) []string {
+	d.objects.mu.RLock()
+	defer d.objects.mu.RUnlock()
+	seen, queue := map[string]bool{}, []string{id}
+	for len(queue) > 0 {
+		next := queue[0]
+		queue = queue[1:]
+		for parent := range d.objects.parents[next] {
+			if !seen[parent] {
+				seen[parent] = true
+				queue = append(queue, parent)
+			}
+		}
+	}
+	found := make([]string, 0, len(seen))
+	for id := range seen {
+		found = append(found, id)
+	}
+	slices.Sort(found)
+	return found
+}
+
+// CreateUser adds a user; name is "alice" or "alice@<tenant's domain>".
+func (d *Directory) CreateUser(ctx context.Context, name, displayName, password string) (User, error) {
+	tenant, err := d.Tenant(ctx)
+	if err != nil {
+		return User{}, err
+	}
+	if !strings.Contains(name, "@") {
+		name += "@" + tenant.Domain
+	}
+	if _, err := d.User(ctx, name); err == nil {
+		return User{}, fault.New(fault.Conflict, "Request_BadRequest", "Another object with the same value for property userPrincipalName already exists.").At("userPrincipalName")
+	}
+	hash, err := d.hashPassword(ctx, password)
+	if err != nil {
+		return User{}, err
+	}
+	now := d.stamp()
+	u := User{ID: uuid.NewString(), Name: name, DisplayName: displayName, PasswordHash: hash, ValidFrom: now, Created: now}
+	return u, d.objects.put(ctx, users+u.ID, u, store.Absent)
+}
+
+// UpdateUser changes a user through change, again when another writer was first.
+func (d *Directory) UpdateUser(ctx context.Context, id string, change func(*User)) error {
+	return update(ctx, d, users+strings.ToLower(id), change)
+}
+
+// UpdateServicePrincipal changes a service principal through change.
+func (d *Directory) UpdateServicePrincipal(ctx context.Context, id string, change func(*ServicePrincipal)) error {
+	return update(ctx, d, principals+strings.ToLower(id), change)
+}
+
+func update[T any](ctx context.Context, d *Directory, key string, change func(*T)) error {
+	for {
+		current, revision, err := get[T](ctx, d.objects, key)
+		if err != nil {
+			return err
+		}
+		next := *current
+		change(&next)
+		err = d.objects.put(ctx, key, next, revision)
+		if !fault.Is(err, fault.Precondition) {
+			return err
+		}
+		record, err := d.objects.store.Get(ctx, key)
+		if err != nil {
+			return err
+		}
+		d.objects.mu.Lock()
+		err = d.objects.set(record)
+		d.objects.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// DeleteUser removes a user; tokens of theirs are refused from the next call on.
+func (d *Directory) DeleteUser(ctx context.Context, id string) error {
+	return d.objects.delete(ctx, users+strings.ToLower(id))
+}
+
+// CreateGroup adds a group.
+func (d *Directory) CreateGroup(ctx context.Context, displayName string, members ...string) (Group, error) {
+	g := Group{ID: uuid.NewString(), DisplayName: displayName, Members: members, Created: d.stamp()}
+	return g, d.objects.put(ctx, groups+g.ID, g, store.Absent)
+}
+
+// CreateApplication registers a confidential client and its service principal,
+// with a secret that is returned this once.
+func (d *Directory) CreateApplication(ctx context.Context, displayName string, lifetime time.Duration) (ServicePrincipal, string, error) {
+	now := d.stamp()
+	plain, secret := newSecret(now.Add(lifetime))
+	app := Application{ID: uuid.NewString(), AppID: uuid.NewString(), DisplayName: displayName, Secrets: []Secret{secret}, Created: now}
+	sp := ServicePrincipal{ID: uuid.NewString(), AppID: app.AppID, DisplayName: displayName, Type: ApplicationPrincipal,
+		Names: []string{app.AppID}, ValidFrom: now, Created: now}
+	if err := d.objects.put(ctx, applications+app.ID, app, store.Absent); err != nil {
+		return ServicePrincipal{}, "", err
+	}
+	return sp, plain, d.objects.put(ctx, principals+sp.ID, sp, store.Absent)
+}
+
+// CreateManagedIdentity adds the service principal of a resource. A repeated
+// call for the same resource returns the same identity.
+func (d *Directory) CreateManagedIdentity(ctx context.Context, name, resourceID string) (principalID, clientID string, err error) {
+	tenant, err := d.Tenant(ctx)
+	if err != nil {
+		return "", "", err
+	}
+	if err := d.objects.load(ctx); err != nil {
+		return "", "", err
+	}
+	for _, sp := range all[ServicePrincipal](d.objects, principals) {
+		if sp.Type == ManagedIdentity && strings.EqualFold(sp.ResourceID, resourceID) {
+			return sp.ID, sp.AppID, nil
+		}
+	}
+	now := d.stamp()
+	sp := ServicePrincipal{ID: uuid.NewString(), AppID: uuid.NewString(), DisplayName: name, Type: ManagedIdentity, ResourceID: resourceID, ValidFrom: now, Created: now}
+	sp.Names = []string{sp.AppID, "https://identity." + tenant.Domain + "/" + sp.AppID}
+	// A second replica that is asked at the same moment must not make a second one.
+	marker := marks + strings.ToLower(resourceID)
+	if sp, err = d.claim(ctx, marker, sp); err != nil {
+		return "", "", err
+	}
+	err = d.objects.put(ctx, principals+sp.ID, sp, store.Any)
+	return sp.ID, sp.AppID, err
+}
+
+// DeletePrincipal removes a service principal, a managed identity's with its
+// mark, and every role it had.
+func (d *Directory) DeletePrincipal(ctx context.Context, id string) error {
+	sp, err := d.ServicePrincipal(ctx, id)
+	if fault.Is(err, fault.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	d.objects.mu.RLock()
+	var keys []string
+	for key := range d.objects.roles[sp.ID] {
+		keys = append(keys, key)
+	}
+	d.objects.mu.RUnlock()
+	for _, key := range keys {
+		if err := d.objects.delete(ctx, key); err != nil {
+			return err
+		}
+	}
+	if sp.Type == ManagedIdentity {
+		if err := d.config.Store.Delete(ctx, marks+strings.ToLower(sp.ResourceID), store.Any); err != nil && !fault.Is(err, fault.NotFound) {
+			return fmt.Errorf("delete mark of %s: %w", sp.ID, err)
+		}
+	}
+	return d.objects.delete(ctx, principals+sp.ID)
+}
+
+func notFound(id string) error {
+	return fault.New(fault.NotFound, "Request_ResourceNotFound", "Resource '%s' does not exist or one of its queried reference-property objects are not present.", id)
+}
+
+// stamp is now in whole seconds, the grain of a token's times.
+func (d *Directory) stamp() time.Time { return d.now().UTC().Truncate(time.Second) }
