@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"bastide.dev/arm"
+)
+
+// object is a JSON object; numbers stay json.Number, names are found without regard to case.
+type object = map[string]any
+
+// clone copies a JSON object in depth.
+func clone(body object) (object, error) {
+	raw, err := json.Marshal(body)
+	if err != nil {
+		return nil, fmt.Errorf("copy body: %w", err)
+	}
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.UseNumber()
+	var copied object
+	if err := decoder.Decode(&copied); err != nil {
+		return nil, fmt.Errorf("copy body: %w", err)
+	}
+	if copied == nil {
+		copied = object{}
+	}
+	return copied, nil
+}
+
+// member is the object's name for a property, as the client wrote it.
+func member(o object, name string) string {
+	if _, ok := o[name]; ok {
+		return name
+	}
+	for k := range o {
+		if strings.EqualFold(k, name) {
+			return k
+		}
+	}
+	return name
+}
+
+// set puts a value at a path such as "properties.networkProfile.podCidr", making the objects on the way.
+func set(o object, path string, value any) {
+	name, rest, more := strings.Cut(path, ".")
+	name = member(o, name)
+	if !more {
+		o[name] = value
+		return
+	}
+	inner, _ := o[name].(object)
+	if inner == nil {
+		inner = object{}
+		o[name] = inner
+	}
+	set(inner, rest, value)
+}
+
+// preset is set for what isn't there, null or empty.
+func preset(o object, path string, value any) {
+	if empty(get(o, path)) {
+		set(o, path, value)
+	}
+}
+
+// get reads a value at a path; nil when there is none.
+func get(o object, path string) any {
+	name, rest, more := strings.Cut(path, ".")
+	v := o[member(o, name)]
+	if !more {
+		return v
+	}
+	inner, _ := v.(object)
+	if inner == nil {
+		return nil
+	}
+	return get(inner, rest)
+}
+
+// readOnly lists the paths of a table's read-only rows, for arm to drop.
+func readOnly(rows []Property) []string {
+	var paths []string
+	for _, row := range rows {
+		if row.Treatment == ReadOnly {
+			paths = append(paths, row.Path)
+		}
+	}
+	return paths
+}
+
+// fillCluster completes a cluster's body with what was decided. The pools have
+// documents of their own, and a secret isn't kept: it was checked.
+func fillCluster(body object, d *Desired) (object, error) {
+	body, err := clone(body)
+	if err != nil {
+		return nil, err
+	}
+	arm.Drop(body, "properties.agentPoolProfiles")
+	arm.Drop(body, "properties.servicePrincipalProfile.secret")
+	set(body, "properties.kubernetesVersion", d.Version.String())
+	set(body, "properties.dnsPrefix", d.DNSPrefix)
+	set(body, "properties.nodeResourceGroup", d.NodeGroup)
+	set(body, "identity.type", d.Identity)
+	set(body, "properties.servicePrincipalProfile.clientId", or(d.ClientID, managedClientID))
+	if len(d.Keys) > 0 {
+		keys := make([]any, len(d.Keys))
+		for i, key := range d.Keys {
+			keys[i] = object{"keyData": key}
+		}
+		set(body, "properties.linuxProfile.adminUsername", d.Admin)
+		set(body, "properties.linuxProfile.ssh", object{"publicKeys": keys})
+	}
+	const network = "properties.networkProfile."
+	set(body, network+"networkPlugin", d.Plugin)
+	set(body, network+"serviceCidr", d.ServiceCIDR.String())
+	set(body, network+"serviceCidrs", []any{d.ServiceCIDR.String()})
+	set(body, network+"dnsServiceIP", d.DNS.String())
+	if d.PodCIDR.IsValid() {
+		set(body, network+"podCidr", d.PodCIDR.String())
+		set(body, network+"podCidrs", []any{d.PodCIDR.String()})
+	}
+	set(body, network+"ipFamilies", []any{"IPv4"})
+	preset(body, network+"outboundType", "loadBalancer")
+	set(body, network+"loadBalancerSku", "standard")
+	set(body, network+"loadBalancerProfile.managedOutboundIPs.count", 1)
+	preset(body, network+"loadBalancerProfile.backendPoolType", "nodeIPConfiguration")
+	set(body, "properties.enableRBAC", true)
+	set(body, "properties.disableLocalAccounts", false)
+	preset(body, "properties.supportPlan", "KubernetesOfficial")
+	preset(body, "sku.name", "Base")
+	preset(body, "sku.tier", "Free")
+	return body, nil
+}
+
+// fillPool completes a pool's properties with what was decided.
+func fillPool(properties object, pool Pool) {
+	arm.Drop(properties, "name")
+	set(properties, "count", pool.Count)
+	set(properties, "vmSize", pool.Size)
+	set(properties, "mode", pool.Mode)
+	set(properties, "maxPods", pool.MaxPods)
+	set(properties, "orchestratorVersion", pool.Version.String())
+	if len(pool.Labels) > 0 {
+		set(properties, "nodeLabels", pool.Labels)
+	}
+	if len(pool.Taints) > 0 {
+		set(properties, "nodeTaints", pool.Taints)
+	}
+	preset(properties, "osType", "Linux")
+	preset(properties, "osSKU", "Debian")
+	preset(properties, "osDiskType", "Managed")
+	preset(properties, "kubeletDiskType", "OS")
+	preset(properties, "type", "VirtualMachineScaleSets")
+	preset(properties, "scaleDownMode", "Delete")
+	for _, never := range []string{"enableAutoScaling", "enableNodePublicIP", "enableEncryptionAtHost", "enableUltraSSD", "enableFIPS"} {
+		set(properties, never, false)
+	}
+}

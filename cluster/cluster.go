@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cluster is Microsoft.ContainerService: managed clusters and their
+// agent pools. It decides what a request means (validation, defaults,
+// allocation of names, addresses and keys), compiles a cluster purely into the
+// units of a host, and ends an operation when the host's reports say that all
+// of it is true.
+//
+// Its rows fill arm's table; what it needs of other providers it declares as
+// small interfaces here. Only cmd and testcloud import it.
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"bastide.dev/arm"
+	"bastide.dev/controlplane"
+	"bastide.dev/dataplane"
+	"bastide.dev/resource"
+	"bastide.dev/store"
+)
+
+// Namespace is the provider's.
+const Namespace = "Microsoft.ContainerService"
+
+// Full names of the types with documents.
+const (
+	clusterType = Namespace + "/managedClusters"
+	poolType    = clusterType + "/agentPools"
+)
+
+// Catalogue knows the bundles and images that the instance has. It is safe for
+// concurrent use and answers from what is on disk now.
+type Catalogue interface {
+	// Kubernetes lists the releases that are built, such as "1.36.3".
+	Kubernetes() []string
+	// Parts says what a new control plane or node of a release is made of.
+	Parts(version string) (Parts, error)
+}
+
+// Parts are the pieces of a cluster; they are kept with what was made of them,
+// so that a newer catalogue changes nothing that runs.
+type Parts struct {
+	Etcd   string   `json:"etcd"`   // bundle version
+	Image  string   `json:"image"`  // version of the node image
+	Layers []string `json:"layers"` // bundles of a node, "name@version", the first lowest
+}
+
+// Directory makes the identities that clusters act as. Its methods are idempotent.
+type Directory interface {
+	// CreateManagedIdentity returns the identity of a resource, made when it is missing.
+	CreateManagedIdentity(ctx context.Context, name, resourceID string) (principalID, clientID string, err error)
+	// DeletePrincipal removes an identity; what isn't there is no error.
+	DeletePrincipal(ctx context.Context, principalID string) error
+}
+
+// Config is what a Provider needs. All is required but what says otherwise.
+type Config struct {
+	Store     store.Store // its documents under "secrets/" are sealed
+	Catalogue Catalogue
+	Directory Directory
+	// CheckSecret tells whether a service principal's secret is right; a wrong one is a fault.
+	CheckSecret func(ctx context.Context, clientID, secret string) error
+	Log         *slog.Logger
+
+	Host     string // the machine that clusters are placed on
+	Location string
+	Domain   string
+	Tenant   string
+
+	PublicPool netip.Prefix // public addresses
+	FrontDoor  netip.Addr   // the one in PublicPool that is taken
+	// Names are the front door's, for the edge.
+	Names []dataplane.Name
+
+	Addons     controlplane.Addons
+	Registry   string // host name of the instance's registry
+	InstanceCA []byte // PEM, what signs for the registry
+	PauseImage string
+
+	// CreateDeadline and DeleteDeadline bound operations; zero is 10 and 5 minutes.
+	CreateDeadline, DeleteDeadline time.Duration
+	// Patience is how long a unit's error may last before its operation fails; zero is 1 minute.
+	Patience time.Duration
+	Now      func() time.Time // nil is time.Now
+}
+
+// Provider is the resource provider.
+type Provider struct {
+	Config
+	ops *arm.Operations
+}
+
+// New checks the config and returns a provider that keeps nothing but it.
+func New(config Config) (*Provider, error) {
+	switch {
+	case config.Store == nil, config.Catalogue == nil, config.Directory == nil, config.CheckSecret == nil, config.Log == nil:
+		return nil, fmt.Errorf("cluster: a dependency is missing in the config")
+	case config.Host == "", config.Location == "", config.Domain == "", !config.PublicPool.IsValid():
+		return nil, fmt.Errorf("cluster: host, location, domain and public pool are required")
+	}
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	if config.CreateDeadline == 0 {
+		config.CreateDeadline = 10 * time.Minute
+	}
+	if config.DeleteDeadline == 0 {
+		config.DeleteDeadline = 5 * time.Minute
+	}
+	if config.Patience == 0 {
+		config.Patience = time.Minute
+	}
+	return &Provider{Config: config, ops: arm.NewOperations(config.Store, config.Now)}, nil
+}
+
+// versions are the releases of the catalogue, as far as they are releases.
+func (p *Provider) versions() (Versions, error) { return NewVersions(p.Catalogue.Kubernetes()) }
+
+// clusterState is the private part of a cluster's document.
+type clusterState struct {
+	UID     string  `json:"uid"` // drawn at creation; every name derives from it
+	ID      string  `json:"id"`  // of the control plane, the VNet, and before all its machines' ids
+	Host    string  `json:"host"`
+	Desired Desired `json:"desired"`
+	Stopped bool    `json:"stopped,omitempty"`
+
+	FQDN   string     `json:"fqdn"`
+	Public netip.Addr `json:"public"` // of the API server
+	Egress netip.Addr `json:"egress"`
+	Etcd   string     `json:"etcd"`
+
+	PrincipalID      string `json:"principalID,omitempty"`
+	KubeletPrincipal string `json:"kubeletPrincipal,omitempty"`
+	KubeletClient    string `json:"kubeletClient,omitempty"`
+}
+
+// poolState is the private part of an agent pool's document.
+type poolState struct {
+	Pool  Pool       `json:"pool"`
+	Next  int64      `json:"next"` // number of the next node: none is used twice
+	Nodes []allotted `json:"nodes,omitempty"`
+}
+
+// allotted is what a node was given, for as long as anything of it is left.
+type allotted struct {
+	Name    string       `json:"name"`
+	Machine string       `json:"machine"`
+	Number  int64        `json:"number"`
+	Address netip.Addr   `json:"address"`
+	Pods    netip.Prefix `json:"pods"`
+	Parts   Parts        `json:"parts"`
+	Removed bool         `json:"removed,omitempty"`
+}
+
+// poolDoc is a pool's document with its state read.
+type poolDoc struct {
+	*arm.Document
+	poolState
+}
+
+// whole is a cluster with its pools, as read.
+type whole struct {
+	doc   *arm.Document
+	state clusterState
+	pools []*poolDoc
+}
+
+// desired is the cluster's desired state with the pools that aren't being deleted.
+func (w *whole) desired() *Desired {
+	d := w.state.Desired
+	d.Pools = nil
+	for _, pool := range w.pools {
+		if pool.ProvisioningState != resource.Deleting {
+			d.Pools = append(d.Pools, pool.Pool)
+		}
+	}
+	return &d
+}
+
+func (w *whole) pool(name string) *poolDoc {
+	for _, pool := range w.pools {
+		if pool.Pool.Name == name {
+			return pool
+		}
+	}
+	return nil
+}
+
+// load reads the state of a cluster's document and its pools.
+func (p *Provider) load(ctx context.Context, doc *arm.Document) (*whole, error) {
+	w := &whole{doc: doc}
+	if err := json.Unmarshal(doc.State, &w.state); err != nil {
+		return nil, fmt.Errorf("cluster %s: state: %w", doc.ID, err)
+	}
+	documents, _, err := arm.ListDocuments(ctx, p.Store, doc.ID, poolType)
+	if err != nil {
+		return nil, fmt.Errorf("cluster %s: pools: %w", doc.ID, err)
+	}
+	for _, d := range documents {
+		pool := &poolDoc{Document: d}
+		if err := json.Unmarshal(d.State, &pool.poolState); err != nil {
+			return nil, fmt.Errorf("pool %s: state: %w", d.ID, err)
+		}
+		w.pools = append(w.pools, pool)
+	}
+	return w, nil
+}
+
+// setState stores a state in a document.
+func setState(d *arm.Document, state any) error {
+	raw, err := json.Marshal(state)
+	if err != nil {
+		return fmt.Errorf("state of %s: %w", d.ID, err)
+	}
+	d.State = raw
+	return nil
+}

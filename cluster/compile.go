@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"bastide.dev/controlplane"
+	"bastide.dev/dataplane"
+	"bastide.dev/host"
+	"bastide.dev/machine"
+	"bastide.dev/node"
+)
+
+const (
+	clusterDomain  = "cluster.local"
+	apiServerPort  = 443
+	mtu            = 1500
+	nodeConfigMode = 0o600
+)
+
+// unit is one unit of a host, before it is stored.
+type unit struct {
+	kind host.Kind
+	name string
+	spec any
+}
+
+// compile says, purely, what a host should run for a cluster: its virtual
+// network, its control plane, and a machine per node. What is stopped or
+// removed has no machine.
+func (p *Provider) compile(w *whole, keys controlplane.Keys) ([]unit, error) {
+	units := []unit{
+		{host.VNetUnit, w.state.ID, p.compileVNet(w)},
+		{host.ControlPlaneUnit, w.state.ID, p.compileControlPlane(w, keys)},
+	}
+	if w.state.Stopped {
+		return units, nil
+	}
+	for _, pool := range w.pools {
+		for _, n := range pool.Nodes {
+			if n.Removed {
+				continue
+			}
+			spec, err := p.compileMachine(w, pool, n, keys)
+			if err != nil {
+				return nil, err
+			}
+			units = append(units, unit{host.MachineUnit, n.Machine, spec})
+		}
+	}
+	return units, nil
+}
+
+func (p *Provider) compileVNet(w *whole) dataplane.VNet {
+	s := &w.state
+	server := apiServerAddress()
+	vnet := dataplane.VNet{
+		ID:       s.ID,
+		Prefixes: []netip.Prefix{vnetPrefix()},
+		Subnets:  []dataplane.Subnet{{Name: subnetName, Prefix: subnetPrefix()}},
+		NICs:     []dataplane.NIC{{ID: s.ID + "-api", Namespace: s.ID, Address: server, Subnet: subnetName}},
+		Egress:   s.Egress,
+		Public:   []dataplane.Public{{Address: s.Public, Port: apiServerPort, Target: server, TPort: apiServerPort}},
+		// Nodes and pods needn't leave the network to reach their own API server.
+		Names: []dataplane.Name{{Name: s.FQDN, Addresses: []netip.Addr{server}}},
+	}
+	if s.Stopped {
+		return vnet
+	}
+	for _, pool := range w.pools {
+		for _, n := range pool.Nodes {
+			if !n.Removed {
+				vnet.NICs = append(vnet.NICs, dataplane.NIC{ID: n.Machine, Machine: n.Machine,
+					Address: n.Address, Subnet: subnetName, Pods: []netip.Prefix{n.Pods}})
+			}
+		}
+	}
+	return vnet
+}
+
+func (p *Provider) compileControlPlane(w *whole, keys controlplane.Keys) controlplane.Spec {
+	s := &w.state
+	d := &s.Desired
+	spec := controlplane.Spec{
+		ID: s.ID, Version: d.Version.String(), Etcd: s.Etcd, Stopped: s.Stopped,
+		Namespace: s.ID, Address: apiServerAddress(), Endpoint: s.FQDN, Public: s.Public,
+		Issuer:      "https://" + s.FQDN,
+		ServiceCIDR: d.ServiceCIDR, DNSServiceIP: d.DNS, ClusterDomain: clusterDomain,
+		Keys: keys, Addons: p.Addons,
+	}
+	if d.PodCIDR.IsValid() {
+		spec.PodCIDRs = []netip.Prefix{d.PodCIDR}
+	}
+	for _, pool := range w.pools {
+		for _, n := range pool.Nodes {
+			entry := controlplane.Node{Name: n.Name, Address: n.Address, Removed: n.Removed}
+			if d.Plugin == kubenet {
+				entry.Pods = []netip.Prefix{n.Pods}
+			}
+			spec.Nodes = append(spec.Nodes, entry)
+		}
+	}
+	return spec
+}
+
+func (p *Provider) compileMachine(w *whole, pool *poolDoc, n allotted, keys controlplane.Keys) (machine.Spec, error) {
+	size, known := machine.SizeByName(pool.Pool.Size)
+	if !known {
+		return machine.Spec{}, fmt.Errorf("machine %s: size %s isn't known any more", n.Machine, pool.Pool.Size)
+	}
+	config, err := json.Marshal(p.nodeConfig(w, pool, n, size, keys))
+	if err != nil {
+		return machine.Spec{}, fmt.Errorf("machine %s: %w", n.Machine, err)
+	}
+	return machine.Spec{
+		ID: n.Machine, Hostname: n.Name, Image: n.Parts.Image, Layers: n.Parts.Layers,
+		CPUs: size.CPUs, Memory: size.Memory,
+		Files: []machine.File{{Path: node.ConfigPath, Mode: nodeConfigMode, Data: config}},
+	}, nil
+}
+
+func (p *Provider) nodeConfig(w *whole, pool *poolDoc, n allotted, size machine.Size, keys controlplane.Keys) node.Config {
+	d := &w.state.Desired
+	pods := d.PodCIDR
+	if d.Plugin == azureCNI {
+		pods = subnetPrefix()
+	}
+	return node.Config{
+		Hostname: n.Name, Address: n.Address, KubernetesVersion: pool.Pool.Version.String(),
+		Server: fmt.Sprintf("https://%s", netip.AddrPortFrom(apiServerAddress(), apiServerPort)), CA: keys.CA.Certificate,
+		BootstrapToken: keys.BootstrapTokenID + "." + keys.BootstrapTokenCode,
+		ClusterDomain:  clusterDomain, ClusterDNS: d.DNS, ServiceCIDR: d.ServiceCIDR, ClusterCIDR: []netip.Prefix{pods},
+		Network: node.PodNetwork{Plugin: d.Plugin, Pods: []netip.Prefix{n.Pods}, VNet: []netip.Prefix{vnetPrefix()}, MTU: mtu},
+		MaxPods: pool.Pool.MaxPods, Labels: p.nodeLabels(w, pool, n, size), Taints: pool.Pool.Taints,
+		ProviderID: providerID(w, pool, n), CPUs: size.CPUs, Memory: size.Memory,
+		Registry: p.Registry, InstanceCA: p.InstanceCA, PauseImage: p.PauseImage,
+		AuthorizedKeys: d.Keys, AdminUser: d.Admin,
+	}
+}
+
+// nodeLabels are the pool's own and those that AKS gives every node, as far as
+// a kubelet may set them itself (NodeRestriction).
+func (p *Provider) nodeLabels(w *whole, pool *poolDoc, n allotted, size machine.Size) map[string]string {
+	labels := map[string]string{}
+	for k, v := range pool.Pool.Labels {
+		labels[k] = v
+	}
+	for k, v := range map[string]string{
+		"agentpool":                               pool.Pool.Name,
+		"kubernetes.azure.com/agentpool":          pool.Pool.Name,
+		"kubernetes.azure.com/mode":               strings.ToLower(pool.Pool.Mode),
+		"kubernetes.azure.com/role":               "agent",
+		"kubernetes.azure.com/cluster":            cutLabel(w.state.Desired.NodeGroup),
+		"kubernetes.azure.com/os-sku":             "Debian",
+		"kubernetes.azure.com/node-image-version": cutLabel("Debian-" + n.Parts.Image),
+		"node.kubernetes.io/instance-type":        size.Name,
+		"topology.kubernetes.io/region":           p.Location,
+	} {
+		labels[k] = v
+	}
+	return labels
+}
+
+// cutLabel makes a label's value of a longer or differently made text.
+func cutLabel(text string) string {
+	kept := strings.Map(func(r rune) rune {
+		if r == '-' || r == '_' || r == '.' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' {
+			return r
+		}
+		return '-'
+	}, text)
+	return strings.Trim(kept[:min(len(kept), 63)], "-_.")
+}
+
+// providerID is a node's id in the form of a scale set's machine on Azure.
+func providerID(w *whole, pool *poolDoc, n allotted) string {
+	return fmt.Sprintf("azure:///subscriptions/%s/resourceGroups/%s/providers/Microsoft.Compute/virtualMachineScaleSets/aks-%s-%s-vmss/virtualMachines/%d",
+		w.doc.ID.Subscription(), strings.ToLower(w.state.Desired.NodeGroup), pool.Pool.Name, nodeDigits(w.state.UID), n.Number)
+}

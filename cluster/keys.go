@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"bastide.dev/controlplane"
+	"bastide.dev/pki"
+)
+
+// caLifetime is AKS's for a cluster's authorities.
+const caLifetime = 30 * 365 * 24 * time.Hour
+
+// keysKey is where a cluster's keys are; the store seals what is under "secrets/".
+func keysKey(uid string) string { return "secrets/clusters/" + uid }
+
+// newKeys makes all secrets of a cluster. They are made once.
+func newKeys() (controlplane.Keys, error) {
+	var keys controlplane.Keys
+	for name, pair := range map[string]*controlplane.KeyPair{
+		"cluster-ca": &keys.CA, "front-proxy-ca": &keys.FrontProxyCA, "etcd-ca": &keys.EtcdCA,
+	} {
+		made, err := pki.NewCA(name, caLifetime)
+		if err != nil {
+			return keys, fmt.Errorf("cluster keys: %w", err)
+		}
+		*pair = controlplane.KeyPair(made)
+	}
+	signer, err := pki.NewSigningKey()
+	if err != nil {
+		return keys, fmt.Errorf("cluster keys: %w", err)
+	}
+	keys.ServiceAccounts = signer
+	keys.SecretsEncryption = make([]byte, 32)
+	_, _ = rand.Read(keys.SecretsEncryption) // crypto/rand never fails (Go 1.24)
+	keys.BootstrapTokenID, keys.BootstrapTokenCode = tokenText(6), tokenText(16)
+	return keys, nil
+}
+
+// tokenText is n random characters of a bootstrap token's alphabet.
+func tokenText(n int) string {
+	const alphabet = "abcdefghijklmnopqrstuvwxyz0123456789"
+	text := make([]byte, 0, n)
+	for buf := make([]byte, 4*n); len(text) < n; {
+		_, _ = rand.Read(buf)
+		for _, b := range buf {
+			// 252 is the largest multiple of 36 in a byte: above it the choice would lean.
+			if b < 252 && len(text) < n {
+				text = append(text, alphabet[int(b)%len(alphabet)])
+			}
+		}
+	}
+	return string(text)
+}
+
+func (p *Provider) keys(ctx context.Context, uid string) (controlplane.Keys, error) {
+	var keys controlplane.Keys
+	record, err := p.Store.Get(ctx, keysKey(uid))
+	if err != nil {
+		return keys, fmt.Errorf("keys of cluster %s: %w", uid, err)
+	}
+	if err := json.Unmarshal(record.Value, &keys); err != nil {
+		return keys, fmt.Errorf("keys of cluster %s: unreadable", uid) // no cause: it could quote a secret
+	}
+	return keys, nil
+}

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+
+	aks "github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerservice/armcontainerservice/v8"
+
+	"bastide.dev/fault"
+	"bastide.dev/resource"
+)
+
+// parser turns a body into a Desired and collects every problem on the way.
+type parser struct {
+	versions Versions
+	location string // the instance's
+	problems []*fault.Error
+}
+
+// bad records a problem with the property at target.
+func (p *parser) bad(code, target, format string, args ...any) {
+	p.problems = append(p.problems, fault.New(fault.Invalid, code, format, args...).At(target))
+}
+
+// decode reads a typed model of the SDK; a property of the wrong type is the client's fault.
+func decode(body map[string]any, into any) error {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return fault.New(fault.Invalid, "InvalidRequestContent", "The request content can't be read.").Because(err)
+	}
+	if err := json.Unmarshal(text, into); err != nil {
+		f := fault.New(fault.Invalid, "InvalidRequestContent", "The request content was invalid and could not be deserialized: %s.", plainError(err))
+		if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
+			f.Target = wrong.Field
+		}
+		return f.Because(err)
+	}
+	return nil
+}
+
+// plainError leaves out Go's type names.
+func plainError(err error) string {
+	text := err.Error()
+	if i := strings.Index(text, "struct field"); i > 0 {
+		text = text[i+len("struct field "):]
+	}
+	if i := strings.Index(text, ", error:"); i > 0 {
+		text = strings.TrimSpace(text[strings.LastIndex(text, "error:")+len("error:"):])
+	}
+	if before, _, found := strings.Cut(text, " into Go value"); found {
+		text = before
+	}
+	return text
+}
+
+// cluster reads a whole body; name and group are the resource's. old is what
+// the cluster was so far, nil when it is new: what a body leaves out stays.
+func (p *parser) cluster(body map[string]any, id resource.ID, old *Desired) Desired {
+	var model aks.ManagedCluster
+	if err := decode(body, &model); err != nil {
+		p.problems = append(p.problems, fault.From(err))
+		return Desired{}
+	}
+	if model.Properties == nil {
+		model.Properties = &aks.ManagedClusterProperties{}
+	}
+	d := Desired{Location: resource.NormalizeLocation(value(model.Location))}
+	props := model.Properties
+	p.base(&d, props, id, old)
+	p.identity(&d, model.Identity, props.ServicePrincipalProfile, old)
+	p.linux(&d, props.LinuxProfile, old)
+	p.network(&d, props.NetworkProfile, old)
+	p.pools(&d, props.AgentPoolProfiles, old)
+	if model.SKU != nil && model.SKU.Tier != nil && !slices.Contains(tiers(), strings.ToLower(string(*model.SKU.Tier))) {
+		p.bad("InvalidParameter", "sku.tier", "The tier %q isn't one of Free, Standard or Premium.", *model.SKU.Tier)
+	}
+	return d
+}
+
+// tiers are the billing tiers, Paid by its name before 2023.
+func tiers() []string { return []string{"free", "standard", "paid", "premium"} }
+
+func (p *parser) base(d *Desired, props *aks.ManagedClusterProperties, id resource.ID, old *Desired) {
+	const prefix = "properties."
+	d.DNSPrefix = value(props.DNSPrefix)
+	d.NodeGroup = value(props.NodeResourceGroup)
+	version := value(props.KubernetesVersion)
+	if old != nil {
+		d.DNSPrefix = or(d.DNSPrefix, old.DNSPrefix)
+		d.NodeGroup = or(d.NodeGroup, old.NodeGroup)
+		d.Location = or(d.Location, old.Location)
+		if version == "" || version == old.Version.MinorString() {
+			version = old.Version.String()
+		}
+	}
+	d.NodeGroup = or(d.NodeGroup, nodeGroup(id, d.Location))
+	if found, ok := p.versions.Find(version); ok {
+		d.Version = found
+	} else if old != nil && version == old.Version.String() {
+		d.Version = old.Version // its bundle went away; the cluster didn't
+	} else {
+		p.problems = append(p.problems, p.versions.unknown(version, p.location, prefix+"kubernetesVersion"))
+	}
+	if d.DNSPrefix == "" {
+		p.bad("InvalidParameter", prefix+"dnsPrefix", "The value of parameter dnsPrefix is invalid. It is required.")
+	}
+}
+
+// nodeGroup is AKS's name for a cluster's own resource group, cut to ARM's 80 characters.
+func nodeGroup(id resource.ID, location string) string {
+	name := "MC_" + id.Group() + "_" + id.Name() + "_" + location
+	return name[:min(len(name), 80)]
+}
+
+func (p *parser) identity(d *Desired, identity *aks.ManagedClusterIdentity, sp *aks.ManagedClusterServicePrincipalProfile, old *Desired) {
+	if old != nil {
+		d.Identity, d.ClientID = old.Identity, old.ClientID
+	}
+	if sp != nil && value(sp.ClientID) != "" && value(sp.ClientID) != managedClientID {
+		d.Identity, d.ClientID, d.Secret = byPrincipal, value(sp.ClientID), value(sp.Secret)
+	}
+	if identity == nil || identity.Type == nil {
+		if d.Identity == "" {
+			p.bad("InvalidParameter", "identity.type", "A cluster needs an identity: set identity.type to SystemAssigned, or give properties.servicePrincipalProfile.")
+		}
+		return
+	}
+	switch {
+	case strings.EqualFold(string(*identity.Type), systemAssigned):
+		d.Identity, d.ClientID, d.Secret = systemAssigned, "", ""
+	case strings.EqualFold(string(*identity.Type), byPrincipal):
+		if d.ClientID == "" {
+			p.bad("InvalidParameter", "identity.type", "Without a managed identity a cluster needs properties.servicePrincipalProfile.")
+		}
+	default:
+		p.problems = append(p.problems, fault.New(fault.Unsupported, "PropertyNotSupported",
+			"identity.type can't be %q here: only SystemAssigned and None are possible.", *identity.Type).At("identity.type"))
+	}
+}
+
+func (p *parser) linux(d *Desired, profile *aks.LinuxProfile, old *Desired) {
+	if profile != nil {
+		d.Admin = value(profile.AdminUsername)
+		if profile.SSH != nil {
+			for _, key := range profile.SSH.PublicKeys {
+				if key != nil {
+					d.Keys = append(d.Keys, strings.TrimSpace(value(key.KeyData)))
+				}
+			}
+		}
+	} else if old != nil {
+		d.Admin, d.Keys = old.Admin, old.Keys
+	}
+	d.Admin = or(d.Admin, defaultAdmin)
+}
+
+func (p *parser) network(d *Desired, profile *aks.NetworkProfile, old *Desired) {
+	if profile == nil {
+		profile = &aks.NetworkProfile{}
+	}
+	const prefix = "properties.networkProfile."
+	d.Plugin = strings.ToLower(string(value(profile.NetworkPlugin)))
+	service := one(p, prefix+"serviceCidr", value(profile.ServiceCidr), profile.ServiceCidrs)
+	pods := one(p, prefix+"podCidr", value(profile.PodCidr), profile.PodCidrs)
+	d.ServiceCIDR = p.prefix(prefix+"serviceCidr", service)
+	d.PodCIDR = p.prefix(prefix+"podCidr", pods)
+	if dns := value(profile.DNSServiceIP); dns != "" {
+		address, err := netip.ParseAddr(dns)
+		if err != nil || !address.Is4() {
+			p.bad("InvalidParameter", prefix+"dnsServiceIP", "The value of parameter networkProfile.dnsServiceIP is invalid: %q isn't an IPv4 address.", dns)
+		} else {
+			d.DNS = address
+		}
+	}
+	p.networkDefaults(d, old, service, pods)
+}
+
+// networkDefaults fills what the request left out: what was, else what AKS takes.
+func (p *parser) networkDefaults(d *Desired, old *Desired, service, pods string) {
+	if old != nil {
+		d.Plugin = or(d.Plugin, old.Plugin)
+		if service == "" {
+			d.ServiceCIDR = old.ServiceCIDR
+		}
+		if pods == "" {
+			d.PodCIDR = old.PodCIDR
+		}
+		if !d.DNS.IsValid() {
+			d.DNS = old.DNS
+		}
+	}
+	d.Plugin = or(d.Plugin, kubenet)
+	if service == "" && !d.ServiceCIDR.IsValid() {
+		d.ServiceCIDR = defaultServiceCIDR()
+	}
+	if d.Plugin == kubenet && pods == "" && !d.PodCIDR.IsValid() {
+		d.PodCIDR = defaultPodCIDR()
+	}
+	// AKS takes the tenth address of the service range.
+	if !d.DNS.IsValid() && d.ServiceCIDR.IsValid() {
+		d.DNS = nth(d.ServiceCIDR, 10)
+	}
+}
+
+// prefix reads an IPv4 CIDR; the zero prefix when there is none or it is wrong.
+func (p *parser) prefix(target, text string) netip.Prefix {
+	if text == "" {
+		return netip.Prefix{}
+	}
+	prefix, err := netip.ParsePrefix(text)
+	name := strings.TrimPrefix(target, "properties.")
+	switch {
+	case err != nil || !prefix.Addr().Is4():
+		p.bad("InvalidParameter", target, "The value of parameter %s is invalid: %q isn't an IPv4 CIDR such as 10.0.0.0/16.", name, text)
+		return netip.Prefix{}
+	case prefix != prefix.Masked():
+		p.bad("InvalidParameter", target, "The value of parameter %s is invalid: %q has bits set beyond its prefix; did you mean %s?", name, text, prefix.Masked())
+		return netip.Prefix{}
+	}
+	return prefix
+}
+
+// one takes a range that newer API versions also write as a list.
+func one(p *parser, target, single string, list []*string) string {
+	if len(list) == 0 || list[0] == nil {
+		return single
+	}
+	if len(list) > 1 {
+		p.problems = append(p.problems, fault.New(fault.Unsupported, "PropertyNotSupported",
+			"%ss can hold one range only: clusters are IPv4.", target).At(target+"s"))
+	}
+	if single != "" && single != *list[0] {
+		p.bad("InvalidParameter", target+"s", "%ss begins with %s, but %s is %s.", target, *list[0], target, single)
+	}
+	return *list[0]
+}
+
+func value[T any](p *T) T {
+	if p == nil {
+		return *new(T)
+	}
+	return *p
+}
+
+func or(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+// Treatment is what becomes of a property in a request.
+type Treatment string
+
+// The treatments. A property that no row names is refused, like Refused.
+const (
+	Effective Treatment = "effective" // has its real effect
+	Plain     Treatment = "plain"     // kept and given back; billing, descriptions
+	ReadOnly  Treatment = "read-only" // ours to say; a client may send back what it read
+	Fixed     Treatment = "fixed"     // only the values that say what is so anyway
+	Refused   Treatment = "refused"   // by name, unless it is off or empty
+)
+
+// Property is the decision on one property, or on a whole object with all below
+// it. Path is the JSON path; "[]" stands for the elements of a list.
+type Property struct {
+	Path      string
+	Treatment Treatment
+	Values    []any  // of Fixed
+	Note      string // why, or what to do instead; part of the refusal
+}
+
+// poolObject is where an agent pool's properties stand in either resource.
+const poolObject = "properties.agentPoolProfiles[]."
+
+// ClusterProperties decides every property of a managed cluster.
+func ClusterProperties() []Property {
+	rows := []Property{
+		{"id", ReadOnly, nil, ""},
+		{"name", ReadOnly, nil, ""},
+		{"type", ReadOnly, nil, ""},
+		{"systemData", ReadOnly, nil, ""},
+		{"eTag", ReadOnly, nil, ""},
+		{"location", Effective, nil, ""},
+		{"tags", Plain, nil, ""},
+		{"kind", Fixed, []any{"Base"}, ""},
+		{"extendedLocation", Refused, nil, "there are no edge zones"},
+		{"sku.name", Fixed, []any{"Base", "Basic"}, ""},
+		{"sku.tier", Plain, nil, ""},
+		{"identity.type", Effective, nil, ""},
+		{"identity.principalId", ReadOnly, nil, ""},
+		{"identity.tenantId", ReadOnly, nil, ""},
+		{"identity.userAssignedIdentities", Refused, nil, "use identity.type SystemAssigned"},
+		{"identity.delegatedResources", Refused, nil, ""},
+	}
+	for _, group := range [][]Property{baseProperties(), networkProperties(), securityProperties()} {
+		rows = append(rows, group...)
+	}
+	rows = append(rows, Property{poolObject + "name", Effective, nil, ""})
+	for _, p := range poolProperties() {
+		p.Path = poolObject + p.Path
+		rows = append(rows, p)
+	}
+	return rows
+}
+
+// PoolProperties decides every property of an agent pool.
+func PoolProperties() []Property {
+	rows := []Property{
+		{"id", ReadOnly, nil, ""},
+		{"name", ReadOnly, nil, ""},
+		{"type", ReadOnly, nil, ""},
+		{"location", ReadOnly, nil, ""},
+		{"properties.name", ReadOnly, nil, ""},
+	}
+	for _, p := range poolProperties() {
+		p.Path = "properties." + p.Path
+		rows = append(rows, p)
+	}
+	return rows
+}
+
+func baseProperties() []Property {
+	return []Property{
+		{"properties.kubernetesVersion", Effective, nil, ""},
+		{"properties.currentKubernetesVersion", ReadOnly, nil, ""},
+		{"properties.dnsPrefix", Effective, nil, ""},
+		{"properties.fqdnSubdomain", Refused, nil, "it belongs to private clusters"},
+		{"properties.fqdn", ReadOnly, nil, ""},
+		{"properties.privateFQDN", ReadOnly, nil, ""},
+		{"properties.azurePortalFQDN", ReadOnly, nil, ""},
+		{"properties.provisioningState", ReadOnly, nil, ""},
+		{"properties.powerState", ReadOnly, nil, "the actions start and stop change it"},
+		{"properties.maxAgentPools", ReadOnly, nil, ""},
+		{"properties.resourceUID", ReadOnly, nil, ""},
+		{"properties.status", ReadOnly, nil, ""},
+		{"properties.privateLinkResources", ReadOnly, nil, ""},
+		{"properties.nodeResourceGroup", Effective, nil, ""},
+		{"properties.nodeResourceGroupProfile.restrictionLevel", Fixed, []any{"Unrestricted"}, ""},
+		{"properties.linuxProfile.adminUsername", Effective, nil, ""},
+		{"properties.linuxProfile.ssh.publicKeys[].keyData", Effective, nil, ""},
+		{"properties.windowsProfile.enableCSIProxy", Fixed, []any{true}, "there are no Windows nodes"},
+		{"properties.windowsProfile", Refused, nil, "there are no Windows nodes"},
+		{"properties.servicePrincipalProfile.clientId", Effective, nil, ""},
+		{"properties.servicePrincipalProfile.secret", Effective, nil, ""},
+		{"properties.identityProfile", ReadOnly, nil, "the cluster makes its kubelet identity itself"},
+		{"properties.supportPlan", Fixed, []any{"KubernetesOfficial"}, ""},
+		{"properties.autoUpgradeProfile.upgradeChannel", Fixed, []any{"none"}, "clusters aren't upgraded automatically"},
+		{"properties.autoUpgradeProfile.nodeOSUpgradeChannel", Fixed, []any{"None"}, "nodes aren't patched automatically"},
+		{"properties.upgradeSettings", Refused, nil, "upgrades aren't offered"},
+		{"properties.autoScalerProfile", Refused, nil, "pools don't scale by themselves; set count"},
+		{"properties.nodeProvisioningProfile.mode", Fixed, []any{"Manual"}, ""},
+		{"properties.nodeProvisioningProfile.defaultNodePools", Fixed, []any{"None"}, ""},
+		{"properties.bootstrapProfile.artifactSource", Fixed, []any{"Direct"}, ""},
+		{"properties.bootstrapProfile.containerRegistryId", Refused, nil, ""},
+		{"properties.addonProfiles", Refused, nil, "no add-on of that name is offered"},
+		{"properties.storageProfile", Refused, nil, "there are no storage drivers"},
+		{"properties.workloadAutoScalerProfile", Refused, nil, ""},
+		{"properties.ingressProfile", Refused, nil, ""},
+		{"properties.serviceMeshProfile.mode", Fixed, []any{"Disabled"}, ""},
+		{"properties.serviceMeshProfile.istio", Refused, nil, ""},
+		{"properties.azureMonitorProfile", Refused, nil, ""},
+		{"properties.metricsProfile", Refused, nil, ""},
+		{"properties.aiToolchainOperatorProfile", Refused, nil, ""},
+		{"properties.httpProxyConfig", Refused, nil, ""},
+	}
+}
+
+func networkProperties() []Property {
+	const n = "properties.networkProfile."
+	return []Property{
+		{n + "networkPlugin", Effective, nil, ""},
+		{n + "networkPluginMode", Refused, nil, "there is no overlay; leave it out"},
+		{n + "networkPolicy", Fixed, []any{"none"}, "network policies aren't enforced"},
+		{n + "networkDataplane", Fixed, []any{"azure"}, ""},
+		{n + "networkMode", Refused, nil, ""},
+		{n + "podCidr", Effective, nil, ""},
+		{n + "podCidrs[]", Effective, nil, ""},
+		{n + "serviceCidr", Effective, nil, ""},
+		{n + "serviceCidrs[]", Effective, nil, ""},
+		{n + "dnsServiceIP", Effective, nil, ""},
+		// Nodes run containerd; there is no Docker bridge whose range could be set.
+		{n + "dockerBridgeCidr", Fixed, []any{"172.17.0.1/16"}, "nodes have no Docker bridge; leave it out"},
+		{n + "ipFamilies[]", Fixed, []any{"IPv4"}, ""},
+		{n + "outboundType", Fixed, []any{"loadBalancer"}, ""},
+		{n + "loadBalancerSku", Fixed, []any{"standard"}, ""},
+		{n + "loadBalancerProfile.managedOutboundIPs.count", Fixed, []any{1}, "a cluster has one egress address"},
+		{n + "loadBalancerProfile.managedOutboundIPs.countIPv6", Fixed, []any{0}, ""},
+		{n + "loadBalancerProfile.effectiveOutboundIPs", ReadOnly, nil, ""},
+		{n + "loadBalancerProfile.backendPoolType", Fixed, []any{"nodeIPConfiguration"}, ""},
+		{n + "loadBalancerProfile", Refused, nil, "a cluster has one egress address, with every port"},
+		{n + "natGatewayProfile", Refused, nil, ""},
+		{n + "staticEgressGatewayProfile", Refused, nil, ""},
+		{n + "advancedNetworking", Refused, nil, ""},
+		{n + "kubeProxyConfig", Refused, nil, ""},
+		{"properties.publicNetworkAccess", Fixed, []any{"Enabled"}, "API servers have a public address"},
+		{"properties.apiServerAccessProfile.disableRunCommand", Fixed, []any{true}, "command invoke isn't offered"},
+		{"properties.apiServerAccessProfile", Refused, nil, "API servers have a public address, open to every client"},
+	}
+}
+
+func securityProperties() []Property {
+	return []Property{
+		{"properties.enableRBAC", Fixed, []any{true}, "every cluster authorises with Kubernetes RBAC"},
+		{"properties.disableLocalAccounts", Refused, nil, "local accounts are the only ones"},
+		{"properties.aadProfile", Refused, nil, "clusters aren't integrated with the directory"},
+		{"properties.oidcIssuerProfile.issuerURL", ReadOnly, nil, ""},
+		{"properties.oidcIssuerProfile", Refused, nil, ""},
+		{"properties.podIdentityProfile", Refused, nil, ""},
+		{"properties.securityProfile", Refused, nil, ""},
+		{"properties.diskEncryptionSetID", Refused, nil, ""},
+		{"properties.enablePodSecurityPolicy", Refused, nil, "Kubernetes removed it; label namespaces for Pod Security admission"},
+	}
+}
+
+func poolProperties() []Property {
+	return []Property{
+		{"count", Effective, nil, ""},
+		{"vmSize", Effective, nil, ""},
+		{"mode", Effective, nil, ""},
+		{"orchestratorVersion", Effective, nil, ""},
+		{"currentOrchestratorVersion", ReadOnly, nil, ""},
+		{"nodeLabels", Effective, nil, ""},
+		{"nodeTaints[]", Effective, nil, ""},
+		{"maxPods", Effective, nil, ""},
+		{"tags", Plain, nil, ""},
+		{"osType", Fixed, []any{"Linux"}, "nodes are Linux machines"},
+		{"osSKU", Fixed, []any{"Debian"}, "nodes run Debian; leave it out"},
+		{"osDiskSizeGB", Fixed, []any{0}, "a node has no disk of its own size; leave it out"},
+		{"osDiskType", Fixed, []any{"Managed"}, ""},
+		{"kubeletDiskType", Fixed, []any{"OS"}, ""},
+		{"type", Fixed, []any{"VirtualMachineScaleSets"}, ""},
+		{"scaleDownMode", Fixed, []any{"Delete"}, "a node that is scaled away is deleted"},
+		{"scaleSetPriority", Fixed, []any{"Regular"}, "there are no spot machines"},
+		{"scaleSetEvictionPolicy", Fixed, []any{"Delete"}, "there are no spot machines"},
+		{"spotMaxPrice", Fixed, []any{-1}, "there are no spot machines"},
+		{"enableAutoScaling", Refused, nil, "pools don't scale by themselves; set count"},
+		{"minCount", Refused, nil, "pools don't scale by themselves; set count"},
+		{"maxCount", Refused, nil, "pools don't scale by themselves; set count"},
+		{"availabilityZones", Refused, nil, "there is one zone; leave it out"},
+		{"enableEncryptionAtHost", Refused, nil, ""},
+		{"enableFIPS", Refused, nil, ""},
+		{"enableNodePublicIP", Refused, nil, "nodes have no public addresses"},
+		{"nodePublicIPPrefixID", Refused, nil, "nodes have no public addresses"},
+		{"enableUltraSSD", Refused, nil, ""},
+		{"vnetSubnetID", Refused, nil, "a cluster makes its own virtual network; leave it out"},
+		{"podSubnetID", Refused, nil, "pods get addresses from the node's subnet or podCidr"},
+		{"podIPAllocationMode", Refused, nil, ""},
+		// Upgrades replace nodes; the values are what a later upgrade would take anyway.
+		{"upgradeSettings.maxSurge", Fixed, []any{"10%", "1"}, "upgrades aren't offered"},
+		{"upgradeSettings.maxUnavailable", Fixed, []any{"0"}, "upgrades aren't offered"},
+		{"upgradeSettings.drainTimeoutInMinutes", Fixed, []any{0, 30}, "upgrades aren't offered"},
+		{"upgradeSettings.nodeSoakDurationInMinutes", Fixed, []any{0}, "upgrades aren't offered"},
+		{"upgradeSettings.undrainableNodeBehavior", Fixed, []any{"Schedule"}, "upgrades aren't offered"},
+		{"workloadRuntime", Fixed, []any{"OCIContainer"}, ""},
+		{"powerState.code", Fixed, []any{"Running"}, "a pool stops with its cluster, or scales to zero"},
+		{"securityProfile.sshAccess", Fixed, []any{"LocalUser"}, ""},
+		{"securityProfile", Refused, nil, ""},
+		{"nodeImageVersion", ReadOnly, nil, ""},
+		{"provisioningState", ReadOnly, nil, ""},
+		{"status", ReadOnly, nil, ""},
+		{"eTag", ReadOnly, nil, ""},
+		{"virtualMachineNodesStatus", ReadOnly, nil, ""},
+		{"virtualMachinesProfile", Refused, nil, ""},
+		{"capacityReservationGroupID", Refused, nil, ""},
+		{"creationData", Refused, nil, "there are no snapshots"},
+		{"gatewayProfile", Refused, nil, ""},
+		{"gpuInstanceProfile", Refused, nil, "machines have no GPU"},
+		{"gpuProfile", Refused, nil, "machines have no GPU"},
+		{"hostGroupID", Refused, nil, ""},
+		{"kubeletConfig", Refused, nil, ""},
+		{"linuxOSConfig", Refused, nil, ""},
+		{"localDNSProfile", Refused, nil, ""},
+		{"messageOfTheDay", Refused, nil, ""},
+		{"networkProfile", Refused, nil, ""},
+		{"proximityPlacementGroupID", Refused, nil, ""},
+		{"windowsProfile", Refused, nil, "there are no Windows nodes"},
+	}
+}

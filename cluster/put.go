@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+
+	"github.com/google/uuid"
+
+	"bastide.dev/arm"
+	"bastide.dev/fault"
+	"bastide.dev/resource"
+	"bastide.dev/store"
+)
+
+// putCluster creates or replaces a cluster. All that is allotted to a new one
+// is written in the one transaction that accepts it: nothing can be left over.
+func (p *Provider) putCluster(ctx context.Context, r *arm.Request) (*arm.Plan, error) {
+	w, old, err := p.before(ctx, r.Old)
+	if err != nil {
+		return nil, err
+	}
+	d, err := p.decide(r, old)
+	if err != nil {
+		return nil, err
+	}
+	if d.Secret != "" {
+		if err := p.CheckSecret(ctx, d.ClientID, d.Secret); err != nil {
+			return nil, fault.New(fault.Invalid, "ServicePrincipalValidationClientError",
+				"The credentials in servicePrincipalProfile were invalid: the service principal or its secret is wrong.").At("properties.servicePrincipalProfile").Because(err)
+		}
+	}
+	plan := &arm.Plan{}
+	if old == nil {
+		if w, err = p.allot(ctx, r, &d, plan); err != nil {
+			return nil, err
+		}
+	}
+	changed := old == nil || w.doc.ProvisioningState != resource.Succeeded || !sameCluster(w.state.Desired, d)
+	w.state.Desired = d
+	pools, err := p.planPools(r, w, &d)
+	if err != nil {
+		return nil, err
+	}
+	plan.Children, plan.Async = pools, changed || len(pools) > 0
+	if w.state.Stopped && plan.Async {
+		return nil, stoppedFault()
+	}
+	plan.Document, err = p.document(r, w, &d)
+	return plan, err
+}
+
+// before reads what a cluster was; all nil when it is new.
+func (p *Provider) before(ctx context.Context, doc *arm.Document) (*whole, *Desired, error) {
+	if doc == nil {
+		return nil, nil, nil
+	}
+	w, err := p.load(ctx, doc)
+	if err != nil {
+		return nil, nil, err
+	}
+	return w, w.desired(), nil
+}
+
+// decide turns a request into a complete desired state, or all its problems.
+func (p *Provider) decide(r *arm.Request, old *Desired) (Desired, error) {
+	versions, err := p.versions()
+	if err != nil {
+		return Desired{}, err
+	}
+	ps := parser{versions: versions, location: p.Location, problems: Judge(r.Body, ClusterProperties())}
+	d := ps.cluster(r.Body, r.ID, old)
+	// What couldn't even be read has no further problems.
+	if !slices.ContainsFunc(ps.problems, func(f *fault.Error) bool { return f.Code == "InvalidRequestContent" }) {
+		ps.validate(&d, r.ID, old)
+	}
+	return d, fault.Join(ps.problems...)
+}
+
+func sameCluster(a, b Desired) bool {
+	a.Pools, b.Pools, a.Secret, b.Secret = nil, nil, "", ""
+	return reflect.DeepEqual(a, b)
+}
+
+func (p *Provider) document(r *arm.Request, w *whole, d *Desired) (*arm.Document, error) {
+	doc, err := r.New()
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "InvalidRequestContent", "The request content can't be kept.").Because(err)
+	}
+	body, err := fillCluster(r.Body, d)
+	if err != nil {
+		return nil, err
+	}
+	doc.Location, doc.Type = d.Location, clusterType
+	if err := doc.SetBody(body); err != nil {
+		return nil, err
+	}
+	return doc, setState(doc, w.state)
+}
+
+// allot draws a new cluster's names and takes its addresses, keys and node
+// resource group, as changes of the plan.
+func (p *Provider) allot(ctx context.Context, r *arm.Request, d *Desired, plan *arm.Plan) (*whole, error) {
+	parts, err := p.Catalogue.Parts(d.Version.String())
+	if err != nil {
+		return nil, err
+	}
+	uid := uuid.NewString()
+	state := clusterState{UID: uid, ID: shortID(uid), Host: p.Host, Etcd: parts.Etcd, FQDN: fqdn(d.DNSPrefix, uid, p.Location, p.Domain)}
+	addresses, changes, err := p.publicAddresses(ctx, r.ID, 2)
+	if err != nil {
+		return nil, err
+	}
+	state.Public, state.Egress = addresses[0], addresses[1]
+	keys, err := newKeys()
+	if err != nil {
+		return nil, err
+	}
+	secret, err := json.Marshal(keys)
+	if err != nil {
+		return nil, fmt.Errorf("keys of cluster %s: %w", uid, err)
+	}
+	group, err := p.nodeGroupChange(ctx, r.ID, d)
+	if err != nil {
+		return nil, err
+	}
+	plan.Changes = append(changes, group, store.Change{Key: keysKey(uid), Value: secret, Revision: store.Absent})
+	return &whole{doc: &arm.Document{}, state: state}, nil
+}
+
+// nodeGroupChange makes the resource group for what belongs to the cluster.
+func (p *Provider) nodeGroupChange(ctx context.Context, id resource.ID, d *Desired) (store.Change, error) {
+	group := resource.GroupID(id.Subscription(), d.NodeGroup)
+	_, err := p.Store.Get(ctx, arm.DocumentKey(group))
+	if err == nil {
+		return store.Change{}, fault.New(fault.Conflict, "NodeResourceGroupAlreadyExists",
+			"The node resource group %s exists already: choose another name for it, or delete it.", d.NodeGroup).At("properties.nodeResourceGroup")
+	}
+	if !fault.Is(err, fault.NotFound) {
+		return store.Change{}, err
+	}
+	body, err := json.Marshal(object{"managedBy": id.String()})
+	if err != nil {
+		return store.Change{}, err
+	}
+	now := p.Now().UTC()
+	return arm.PutDocument(&arm.Document{Envelope: resource.Envelope{
+		ID: group, Type: resource.TypeGroup, Name: d.NodeGroup, Location: d.Location, Etag: uuid.NewString(),
+		ProvisioningState: resource.Succeeded, Generation: 1, Body: body,
+		SystemData: resource.SystemData{CreatedBy: Namespace, CreatedByType: "Application", CreatedAt: now, LastModifiedAt: now},
+	}})
+}
+
+// publicPrefix is where public addresses that are taken stand, by address.
+const publicPrefix = "addresses/public/"
+
+func publicKey(a netip.Addr) string { return publicPrefix + a.String() }
+
+// publicAddresses picks the lowest free public addresses, and the changes that
+// take them for owner: two requests at once can't get the same one.
+func (p *Provider) publicAddresses(ctx context.Context, owner resource.ID, count int) ([]netip.Addr, []store.Change, error) {
+	records, _, err := p.Store.List(ctx, publicPrefix)
+	if err != nil {
+		return nil, nil, err
+	}
+	taken := map[string]bool{publicKey(p.PublicPool.Addr()): true, publicKey(p.FrontDoor): true}
+	for _, record := range records {
+		taken[record.Key] = true
+	}
+	value, err := json.Marshal(owner)
+	if err != nil {
+		return nil, nil, err
+	}
+	var found []netip.Addr
+	var changes []store.Change
+	for a := p.PublicPool.Addr(); p.PublicPool.Contains(a) && len(found) < count; a = a.Next() {
+		last := !p.PublicPool.Contains(a.Next()) // the broadcast address
+		if key := publicKey(a); !taken[key] && !last {
+			found = append(found, a)
+			changes = append(changes, store.Change{Key: key, Value: value, Revision: store.Absent})
+		}
+	}
+	if len(found) < count {
+		return nil, nil, fault.New(fault.Exhausted, "PublicIPCountLimitReached",
+			"No public address is left in %s: delete a cluster, or start the instance with a larger public pool.", p.PublicPool)
+	}
+	return found, changes, nil
+}
+
+func stoppedFault() error {
+	return fault.New(fault.Conflict, "OperationNotAllowed", "The cluster is stopped: start it before changing it (az aks start).")
+}
+
+// deleteCluster lets the reconciler tear the cluster down.
+func (p *Provider) deleteCluster(context.Context, *arm.Request) (*arm.Plan, error) {
+	return &arm.Plan{Async: true}, nil
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"bastide.dev/arm"
+	"bastide.dev/fault"
+	"bastide.dev/resource"
+)
+
+// planPools are the documents of the pools that a cluster's body makes or changes.
+func (p *Provider) planPools(r *arm.Request, w *whole, d *Desired) ([]*arm.Document, error) {
+	var documents []*arm.Document
+	for _, pool := range d.Pools {
+		was := w.pool(pool.Name)
+		if was != nil && reflect.DeepEqual(was.Pool, pool) && was.ProvisioningState == resource.Succeeded {
+			continue
+		}
+		if was != nil && was.ProvisioningState == resource.Deleting {
+			return nil, fault.New(fault.Conflict, "OperationNotAllowed", "The agent pool %s is being deleted.", pool.Name)
+		}
+		properties, err := clone(profile(r.Body, pool.Name))
+		if err != nil {
+			return nil, err
+		}
+		document, err := poolDocument(r.ID.Child("agentPools", pool.Name), was, properties, pool)
+		if err != nil {
+			return nil, err
+		}
+		documents = append(documents, document)
+	}
+	return documents, nil
+}
+
+// profile is a pool's object in a cluster's body.
+func profile(body object, name string) object {
+	list, _ := get(body, "properties.agentPoolProfiles").([]any)
+	for _, element := range list {
+		if o, ok := element.(object); ok && get(o, "name") == name {
+			return o
+		}
+	}
+	return object{}
+}
+
+// poolDocument is the document of a pool with these properties; was may be nil.
+func poolDocument(id resource.ID, was *poolDoc, properties object, pool Pool) (*arm.Document, error) {
+	document, state := &arm.Document{}, poolState{}
+	if was != nil {
+		*document, state = *was.Document, was.poolState
+	}
+	state.Pool = pool
+	fillPool(properties, pool)
+	document.ID, document.Name, document.Type = id, id.Name(), poolType
+	if err := document.SetBody(object{"properties": properties}); err != nil {
+		return nil, fmt.Errorf("body of %s: %w", id, err)
+	}
+	return document, setState(document, state)
+}
+
+// putPool creates or replaces one pool of a cluster.
+func (p *Provider) putPool(ctx context.Context, r *arm.Request) (*arm.Plan, error) {
+	if r.Parent == nil {
+		return nil, notFound(r.ID.Parent())
+	}
+	w, err := p.load(ctx, r.Parent)
+	if err != nil {
+		return nil, err
+	}
+	if r.Parent.ProvisioningState == resource.Deleting {
+		return nil, fault.New(fault.Conflict, "OperationNotAllowed", "The cluster is being deleted.")
+	}
+	d := w.desired()
+	versions, err := p.versions()
+	if err != nil {
+		return nil, err
+	}
+	ps := parser{versions: versions, location: p.Location, problems: Judge(r.Body, PoolProperties())}
+	// Names keep their case in ids; a pool's must be lower case, and so is found again.
+	pool := ps.agentPool(r.Body, r.ID.Name(), d)
+	if len(ps.problems) == 0 || ps.problems[len(ps.problems)-1].Code != "InvalidRequestContent" {
+		ps.validateChange(d, pool)
+	}
+	if err := fault.Join(ps.problems...); err != nil {
+		return nil, err
+	}
+	was := w.pool(pool.Name)
+	async := was == nil || was.ProvisioningState != resource.Succeeded || !reflect.DeepEqual(was.Pool, pool)
+	if w.state.Stopped && async {
+		return nil, stoppedFault()
+	}
+	body, err := clone(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	properties, _ := get(body, "properties").(object)
+	if properties == nil {
+		properties = object{}
+	}
+	document, err := poolDocument(r.ID, was, properties, pool)
+	return &arm.Plan{Document: document, Async: async}, err
+}
+
+// validateChange checks one pool as it would be among the others.
+func (p *parser) validateChange(d *Desired, pool Pool) {
+	p.validatePool(d, pool, "properties.", d)
+	next := *d
+	next.Pools = nil
+	for _, other := range d.Pools {
+		if other.Name != pool.Name {
+			next.Pools = append(next.Pools, other)
+		}
+	}
+	next.Pools = append(next.Pools, pool)
+	target := "properties.count"
+	if !hasSystem(next.Pools) {
+		target = "properties.mode"
+	}
+	p.validateTogether(&next, target)
+}
+
+// deletePool lets the reconciler remove a pool's nodes.
+func (p *Provider) deletePool(ctx context.Context, r *arm.Request) (*arm.Plan, error) {
+	if r.Parent == nil || r.Old == nil {
+		return &arm.Plan{Async: true}, nil
+	}
+	w, err := p.load(ctx, r.Parent)
+	if err != nil {
+		return nil, err
+	}
+	var left []Pool
+	for _, pool := range w.desired().Pools {
+		if !strings.EqualFold(pool.Name, r.ID.Name()) {
+			left = append(left, pool)
+		}
+	}
+	if !hasSystem(left) && r.Parent.ProvisioningState != resource.Deleting {
+		return nil, fault.New(fault.Invalid, "OperationNotAllowed",
+			"The agent pool %s can't be deleted: there has to be at least one agent pool of mode System. Add another first, or delete the cluster.", r.ID.Name()).At("properties.mode")
+	}
+	return &arm.Plan{Async: true}, nil
+}
+
+func hasSystem(pools []Pool) bool {
+	for _, pool := range pools {
+		if pool.Mode == systemMode {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"bastide.dev/arm"
+	"bastide.dev/resource"
+)
+
+// renamedTiers is the first API version with the SKU names of today.
+const renamedTiers = resource.APIVersion("2023-02-01")
+
+// viewCluster is a cluster as a client sees it: its own body, what was
+// allotted, and the pools.
+func (p *Provider) viewCluster(ctx context.Context, d *arm.Document, version resource.APIVersion) (any, error) {
+	body, err := arm.ViewBase(d)
+	if err != nil {
+		return nil, err
+	}
+	w, err := p.load(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	s := &w.state
+	for path, value := range map[string]any{
+		"properties.fqdn":                     s.FQDN,
+		"properties.azurePortalFQDN":          s.FQDN,
+		"properties.maxAgentPools":            maxPools,
+		"properties.resourceUID":              s.UID,
+		"properties.powerState":               powerState(s.Stopped),
+		"properties.currentKubernetesVersion": s.Desired.Version.String(),
+	} {
+		set(body, path, value)
+	}
+	p.viewIdentity(body, d, s)
+	tierNames(body, version)
+	profiles := make([]any, 0, len(w.pools))
+	for _, pool := range w.pools {
+		properties, err := pool.properties(s.Stopped)
+		if err != nil {
+			return nil, err
+		}
+		properties["name"] = pool.Name
+		profiles = append(profiles, properties)
+	}
+	set(body, "properties.agentPoolProfiles", profiles)
+	return body, nil
+}
+
+func (p *Provider) viewIdentity(body object, d *arm.Document, s *clusterState) {
+	if s.Desired.Identity == systemAssigned && s.PrincipalID != "" {
+		set(body, "identity.principalId", s.PrincipalID)
+		set(body, "identity.tenantId", p.Tenant)
+	}
+	if s.KubeletPrincipal != "" {
+		set(body, "properties.identityProfile.kubeletidentity", object{
+			"resourceId": kubeletIdentityID(d.ID, &s.Desired),
+			"clientId":   s.KubeletClient, "objectId": s.KubeletPrincipal,
+		})
+	}
+}
+
+// tierNames says an SKU in the words of the request's API version: until 2023
+// it was Basic with Free or Paid, since then Base with Free or Standard.
+func tierNames(body object, version resource.APIVersion) {
+	if version == "" || version.AtLeast(renamedTiers) {
+		set(body, "sku.name", "Base")
+		if get(body, "sku.tier") == "Paid" {
+			set(body, "sku.tier", "Standard")
+		}
+		return
+	}
+	set(body, "sku.name", "Basic")
+	if get(body, "sku.tier") == "Standard" {
+		set(body, "sku.tier", "Paid")
+	}
+}
+
+// viewPool is an agent pool as a client sees it.
+func (p *Provider) viewPool(ctx context.Context, d *arm.Document, _ resource.APIVersion) (any, error) {
+	parent, err := arm.GetDocument(ctx, p.Store, d.ID.Parent())
+	if err != nil {
+		return nil, fmt.Errorf("cluster of pool %s: %w", d.ID, err)
+	}
+	var cluster clusterState
+	if err := json.Unmarshal(parent.State, &cluster); err != nil {
+		return nil, fmt.Errorf("cluster %s: state: %w", parent.ID, err)
+	}
+	pool := &poolDoc{Document: d}
+	if err := json.Unmarshal(d.State, &pool.poolState); err != nil {
+		return nil, fmt.Errorf("pool %s: state: %w", d.ID, err)
+	}
+	properties, err := pool.properties(cluster.Stopped)
+	if err != nil {
+		return nil, err
+	}
+	return object{"id": d.ID.String(), "name": d.Name, "type": poolType, "properties": properties}, nil
+}
+
+// properties are a pool's own with what is computed, in either resource.
+func (pool *poolDoc) properties(stopped bool) (object, error) {
+	body, err := arm.ViewBase(pool.Document)
+	if err != nil {
+		return nil, err
+	}
+	properties := body["properties"].(object)
+	properties["currentOrchestratorVersion"] = pool.Pool.Version.String()
+	properties["powerState"] = powerState(stopped)
+	if image := pool.image(); image != "" {
+		properties["nodeImageVersion"] = image
+	}
+	if pool.Etag != "" {
+		properties["eTag"] = pool.Etag
+	}
+	return properties, nil
+}
+
+// image is the node image of the pool's newest node, "" as long as it has none.
+func (pool *poolDoc) image() string {
+	for i := len(pool.Nodes) - 1; i >= 0; i-- {
+		if !pool.Nodes[i].Removed {
+			return "Debian-" + pool.Nodes[i].Parts.Image
+		}
+	}
+	return ""
+}
+
+func powerState(stopped bool) object {
+	if stopped {
+		return object{"code": "Stopped"}
+	}
+	return object{"code": "Running"}
+}
+
+// kubeletIdentityID is the id of the identity that nodes pull images with, in
+// the node resource group.
+func kubeletIdentityID(id resource.ID, d *Desired) string {
+	return resource.GroupID(id.Subscription(), d.NodeGroup).
+		Resource("Microsoft.ManagedIdentity", "userAssignedIdentities", id.Name()+"-agentpool").String()
+}
