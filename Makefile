@@ -2,18 +2,66 @@
 #
 # Needs git, Go and make; `deps` installs the rest on Debian.
 
+SHELL   := bash
+BASTIDE := bin/bastide
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+TOOL    := go tool -modfile=tools/go.mod
+export GOTOOLCHAIN := local
+
 # What a bare Debian 12 lacks: a C compiler and libseccomp for runc, the node
 # image's maker, the kernel's tools, and the clients that the tests drive.
 PACKAGES := gcc libc6-dev libseccomp-dev pkg-config mmdebstrap nftables iproute2 conntrack \
-            iptables procps openssl ca-certificates curl openssh-client azure-cli
+            iptables procps openssl ca-certificates curl openssh-client azure-cli busybox-static
 
-.PHONY: deps
+# What the first cluster needs; the other Kubernetes releases may follow.
+FIRST := kubernetes@1.36.3 etcd runtime coredns metrics-server pause web
+
+.DEFAULT_GOAL := help
+.PHONY: help up down clean deps build bundles image test lint fmt bench
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: deps build ## start an instance with the cluster `demo` and a small web app in it
+	@$(BASTIDE) bundle build $(FIRST)
+	@$(BASTIDE) image build
+	@mkdir -p build; nohup $(BASTIDE) bundle build >build/bundles.log 2>&1 </dev/null &
+	@$(BASTIDE) up --demo
+
+down: ## stop the instance; its state stays
+	@if [ -x $(BASTIDE) ]; then $(BASTIDE) down; fi
+
+clean: ## stop the instance and remove its state, and what was built here
+	@if [ -x $(BASTIDE) ]; then $(BASTIDE) clean --yes; fi
+	@rm -rf bin build
+
 deps: ## install the Debian packages that Bastide needs
 	@missing=$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(PACKAGES) 2>/dev/null | \
 	  awk -v want='$(PACKAGES)' '$$2=="installed"{have[$$1]=1} END{n=split(want,w," ");for(i=1;i<=n;i++)if(!(w[i] in have))printf "%s ",w[i]}'); \
 	if [ -n "$$missing" ]; then \
-	  echo "deps: installing $$missing"; export DEBIAN_FRONTEND=noninteractive; \
-	  apt-get install -qq -y --no-install-recommends $$missing >/tmp/bastide-deps.log 2>&1 || \
-	  { apt-get update -qq && apt-get install -qq -y --no-install-recommends $$missing >/tmp/bastide-deps.log 2>&1; } || \
-	  { tail -20 /tmp/bastide-deps.log; exit 1; }; \
+	  echo "installing $$missing"; log=$$(mktemp); export DEBIAN_FRONTEND=noninteractive; \
+	  install() { apt-get install -qq -y --no-install-recommends $$missing >$$log 2>&1; }; \
+	  install || { apt-get update -qq && install; } || { tail -20 $$log; exit 1; }; \
+	  rm -f $$log; \
 	fi
+
+build: ## build bin/bastide
+	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.stamp=$(VERSION)' -o $(BASTIDE) ./cmd/bastide
+
+bundles: deps build ## build Kubernetes, etcd, containerd and the other upstream parts
+	@$(BASTIDE) bundle build
+
+image: bundles ## build the node image
+	@$(BASTIDE) image build
+
+test: deps build bundles image lint ## every test, those that need root and the kernel too
+	@$(TOOL) gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -count=1 -timeout 50m ./...
+
+lint: ## what a reader would say, said by golangci-lint
+	@$(TOOL) golangci-lint run
+
+fmt: ## format the code
+	@$(TOOL) golangci-lint fmt
+
+bench: deps build bundles image ## measure, print a table, write bench/results.json
+	@$(BASTIDE) bench

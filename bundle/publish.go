@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"bastide.dev/fault"
 )
 
 // storeDir holds bundles under the digest of their inputs; bundles/<name>@<version>
@@ -132,4 +134,44 @@ func lock(ctx context.Context, cacheDir, id string) (unlock func(), err error) {
 		case <-time.After(lockRetry):
 		}
 	}
+}
+
+// Remove forgets a bundle: an imported one gives way to the built one again. Its
+// files stay for what runs from them, until Prune.
+func Remove(cacheDir, name, version string) error {
+	if !namePattern.MatchString(name) || !versionPattern.MatchString(version) {
+		return fault.New(fault.Invalid, "InvalidBundle", "%q is not the name and version of a bundle.", name+"@"+version)
+	}
+	err := os.Remove(linkPath(cacheDir, name, version))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fault.New(fault.NotFound, "BundleNotFound", "Bundle %s@%s is not on this machine.", name, version)
+	}
+	return err
+}
+
+// Prune deletes the files of bundles that were built anew or removed. It is to be
+// called when no instance on this machine runs: it can't see who uses them.
+func Prune(cacheDir string) error {
+	links, err := filepath.Glob(filepath.Join(cacheDir, "bundles", "*@*"))
+	if err != nil {
+		return err
+	}
+	current := map[string]bool{}
+	for _, link := range links {
+		if dir, err := os.Readlink(link); err == nil {
+			current[filepath.Base(dir)] = true
+		}
+	}
+	stored, err := filepath.Glob(filepath.Join(storeDir(cacheDir), "*@*-*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range stored {
+		if !current[filepath.Base(dir)] {
+			if err := os.RemoveAll(dir); err != nil {
+				return fmt.Errorf("prune bundles: %w", err)
+			}
+		}
+	}
+	return nil
 }

@@ -58,7 +58,7 @@ func verifyFile(root string, f File, known stamp) (identity, error) {
 	if f.Link != "" {
 		return identity{}, verifyLink(path, f)
 	}
-	if !info.Mode().IsRegular() || info.Mode().Perm() != f.Mode {
+	if info.Mode() != f.Mode.Perm() { // a regular file, and no setuid
 		return identity{}, fmt.Errorf("%s: mode %v instead of %v", f.Path, info.Mode(), f.Mode)
 	}
 	id, err := identify(path)

@@ -5,6 +5,7 @@ package nodeimage
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -39,12 +40,14 @@ func tidy(root string, epoch int64) error {
 		}
 	}
 	// An empty one is filled at a machine's first boot.
-	if err := os.WriteFile(filepath.Join(root, "etc/machine-id"), nil, 0o444); err != nil {
+	machineID := filepath.Join(root, "etc/machine-id")
+	if err := errors.Join(os.WriteFile(machineID, nil, 0o444), os.Chmod(machineID, 0o444)); err != nil {
 		return fmt.Errorf("tidy: %w", err)
 	}
 	for _, log := range []string{"btmp", "wtmp", "lastlog", "faillog"} {
-		if path := filepath.Join(root, "var/log", log); os.Truncate(path, 0) != nil {
-			continue // not every release has all of them
+		err := os.Truncate(filepath.Join(root, "var/log", log), 0)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // not every release has all of them
+			return fmt.Errorf("tidy: %w", err)
 		}
 	}
 	return clampTimes(root, epoch)
