@@ -191,3 +191,11 @@ func notNil(value []byte) []byte {
 	}
 	return value
 }
+
+// Compact drops the history up to and with a revision.
+func (s *Store) Compact(revision int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dropped = max(s.dropped, revision)
+	s.events = slices.DeleteFunc(s.events, func(e store.Event) bool { return e.Revision <= revision })
+}
