@@ -25,8 +25,8 @@ help: ## this list
 up: deps build ## start an instance with the cluster `demo` and a small web app in it
 	@$(BASTIDE) bundle build $(FIRST)
 	@$(BASTIDE) image build
-	@mkdir -p build; nohup $(BASTIDE) bundle build >build/bundles.log 2>&1 </dev/null &
 	@$(BASTIDE) up --demo
+	@mkdir -p build; nohup nice $(BASTIDE) bundle build >build/bundles.log 2>&1 </dev/null &
 
 down: ## stop the instance; its state stays
 	@if [ -x $(BASTIDE) ]; then $(BASTIDE) down; fi
