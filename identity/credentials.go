@@ -176,9 +176,15 @@ func newSecret(expires time.Time) (string, Secret) {
 	return plain, Secret{ID: uuid.NewString(), Hint: plain[:3], Salt: salt, Hash: saltedHash(salt, plain), Expires: expires}
 }
 
-// Random returns n characters of 64 kinds, six random bits each, none of which a shell treats.
+// Random returns n characters of 64 kinds, six random bits each. No shell treats
+// one of them, and the first is none that looks like a flag.
 func Random(n int) string {
-	return base64.RawURLEncoding.EncodeToString(random(n*3/4 + 1))[:n]
+	for {
+		text := base64.RawURLEncoding.EncodeToString(random(n*3/4 + 1))[:n]
+		if text[0] != '-' && text[0] != '_' {
+			return text
+		}
+	}
 }
 
 func random(n int) []byte {

@@ -176,7 +176,7 @@ func (s *Service) clientCredentials(c *call, client client) (map[string]any, err
 	if err != nil {
 		return nil, err
 	}
-	if c.version == 2 && !strings.HasSuffix(asked.Scope, "/.default") {
+	if c.version == 2 && !slices.ContainsFunc(strings.Fields(asked.Scope), func(scope string) bool { return strings.HasSuffix(scope, "/.default") }) {
 		return nil, refuse("invalid_scope", 1002012, "The provided value for scope %s is not valid. Client credential flows must have a scope value with /.default suffixed to the resource identifier (application ID URI).", printable(asked.Scope))
 	}
 	resource, err := s.directory.Resource(c.Context(), asked.Resource)
