@@ -15,7 +15,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 
 	"bastide.dev/fault"
 )
@@ -181,7 +180,7 @@ func (i *Instance) ControlPlaneUIDs() uint32 { return i.uidBase() + 100 }
 func (i *Instance) MachineUIDs() uint32 { return i.uidBase() + uidsPerMachine }
 
 // Path of an instance's own description in its state directory.
-func path(stateDir string) string { return filepath.Join(stateDir, "instance.json") }
+func path(stateDir string) string { return filepath.Join(stateDir, "settings.json") }
 
 // Load reads an instance back. It is fault.NotFound when there is none.
 func Load(name, stateDir string) (*Instance, error) {
@@ -217,47 +216,3 @@ func (i *Instance) Save() error {
 	}
 	return os.Rename(temp, path(i.StateDir))
 }
-
-// TakeSlot returns the slot of the instance called name on this machine, and
-// takes a free one the first time. Slots are files made exclusively, so that
-// two instances that start at once can't take the same.
-func TakeSlot(name string) (int, error) { return takeSlot(filepath.Join(defaultRoot, ".slots"), name) }
-
-// FreeSlot gives the instance's slot back, once nothing of it is left.
-func FreeSlot(name string) error { return freeSlot(filepath.Join(defaultRoot, ".slots"), name) }
-
-func takeSlot(dir, name string) (int, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return 0, fmt.Errorf("slot: %w", err)
-	}
-	for slot := range Slots {
-		if holder, err := os.Readlink(slotPath(dir, slot)); err == nil && holder == name {
-			return slot, nil
-		}
-	}
-	for slot := range Slots {
-		err := os.Symlink(name, slotPath(dir, slot)) // atomic, and its target is the holder
-		if err == nil {
-			return slot, nil
-		}
-		if !errors.Is(err, fs.ErrExist) {
-			return 0, fmt.Errorf("slot: %w", err)
-		}
-	}
-	holders := make([]string, Slots)
-	for slot := range Slots {
-		holders[slot], _ = os.Readlink(slotPath(dir, slot))
-	}
-	return 0, fault.New(fault.Exhausted, "TooManyInstances", "This machine has %d instances already (%s): remove one with `bastide clean --instance NAME`.", Slots, strings.Join(holders, ", "))
-}
-
-func freeSlot(dir, name string) error {
-	for slot := range Slots {
-		if holder, err := os.Readlink(slotPath(dir, slot)); err == nil && holder == name {
-			return os.Remove(slotPath(dir, slot))
-		}
-	}
-	return nil
-}
-
-func slotPath(dir string, slot int) string { return filepath.Join(dir, fmt.Sprintf("%02d", slot)) }
