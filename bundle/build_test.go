@@ -101,6 +101,14 @@ func TestBuildMakesADamagedBundleAgain(t *testing.T) {
 	}
 }
 
+func TestBuildRefusesUnknownNames(t *testing.T) {
+	for _, name := range []string{"nonsense", "etcd@0.1", "kubernetes@1.36"} {
+		if _, err := Build(t.Context(), BuildConfig{Source: "..", Cache: t.TempDir()}, name); !fault.Is(err, fault.NotFound) {
+			t.Errorf("Build(%q): %v", name, err)
+		}
+	}
+}
+
 func TestConcurrentBuilders(t *testing.T) {
 	source, cache, r := checkout(t), t.TempDir(), &recorder{}
 	errs := make(chan error, 8)

@@ -116,6 +116,12 @@ func lock(ctx context.Context, cacheDir, id string) (unlock func(), err error) {
 	if err := os.MkdirAll(storeDir(cacheDir), 0o755); err != nil {
 		return nil, fmt.Errorf("prepare bundle cache: %w", err)
 	}
+	// Whatever the umask: other uids run what is in there.
+	for _, dir := range []string{cacheDir, filepath.Dir(storeDir(cacheDir)), storeDir(cacheDir)} {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			return nil, fmt.Errorf("prepare bundle cache: %w", err)
+		}
+	}
 	f, err := os.OpenFile(filepath.Join(storeDir(cacheDir), "."+id+".lock"), os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock bundle %s: %w", id, err)

@@ -219,7 +219,7 @@ func (b *builder) step(subject, name string) (end func()) {
 
 // lock keeps other builders of images away until unlock is called.
 func lock(ctx context.Context, dir string) (unlock func(), err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.Chmod(dir, 0o755)); err != nil { // whatever the umask
 		return nil, fmt.Errorf("prepare image cache: %w", err)
 	}
 	f, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
