@@ -37,7 +37,7 @@ var edges = map[string]string{
 	// Mechanism: no arm, no store, no provider.
 	"dataplane":    "fault",
 	"machine":      "fault cgroup bundle nodeimage node",
-	"node":         "fault supervise pki",
+	"node":         "fault supervise pki cgroup",
 	"controlplane": "fault supervise pki cgroup bundle reconcile",
 	"host":         "fault store machine controlplane dataplane",
 

@@ -23,6 +23,9 @@ type Config struct {
 	Server         string `json:"server"` // https://10.224.0.4:443
 	CA             []byte `json:"ca"`     // PEM
 	BootstrapToken string `json:"bootstrapToken"`
+	// Proxy is kube-proxy's own client certificate (system:kube-proxy, signed by
+	// the cluster's CA): it needs not, and so may not, act as the node.
+	Proxy Credential `json:"proxy"`
 
 	ClusterDomain string            `json:"clusterDomain"`
 	ClusterDNS    netip.Addr        `json:"clusterDNS"`
@@ -42,6 +45,12 @@ type Config struct {
 	PauseImage     string   `json:"pauseImage"`
 	AuthorizedKeys []string `json:"authorizedKeys,omitempty"`
 	AdminUser      string   `json:"adminUser,omitempty"`
+}
+
+// Credential is a client certificate and its private key, PEM.
+type Credential struct {
+	Certificate []byte `json:"certificate"`
+	Key         []byte `json:"key"`
 }
 
 // PodNetwork is how pods of this node get addresses.

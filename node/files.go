@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// File is a file that a node writes at its start.
+type File struct {
+	Path string
+	Mode uint32
+	Data []byte
+}
+
+// Where the parts of a node find what belongs to them.
+const (
+	CAPath             = "/etc/kubernetes/certs/ca.crt"
+	KubeletConfigPath  = "/etc/kubernetes/kubelet.json"
+	BootstrapPath      = "/etc/kubernetes/bootstrap.kubeconfig"
+	KubeconfigPath     = "/var/lib/kubelet/kubeconfig" // written by kubelet itself
+	ProxyConfigPath    = "/etc/kubernetes/kube-proxy.json"
+	ContainerdPath     = "/etc/containerd/config.toml"
+	ContainerdSocket   = "/run/containerd/containerd.sock"
+	ResolvConfPath     = "/etc/resolv.conf"
+	proxyCertPath      = "/etc/kubernetes/certs/kube-proxy.crt"
+	proxyKeyPath       = "/etc/kubernetes/certs/kube-proxy.key"
+	proxyKubeconfig    = "/etc/kubernetes/kube-proxy.kubeconfig"
+	registriesPath     = "/etc/containerd/certs.d"
+	instanceCAPath     = "/etc/containerd/certs.d/instance.crt"
+	networkPath        = "/etc/cni/net.d/10-bastide.conflist"
+	wireServer         = "168.63.129.16" // answers DNS in every Azure virtual network
+	containerLogFiles  = 5
+	kubeletPort        = 10250
+	proxyHealthAddress = "0.0.0.0:10256"
+)
+
+// Check returns every problem of a Config.
+func (c Config) Check() error {
+	var problems []error
+	need := func(ok bool, what string) {
+		if !ok {
+			problems = append(problems, errors.New(what+" is missing"))
+		}
+	}
+	need(c.Hostname != "", "hostname")
+	need(c.Address.IsValid(), "address")
+	need(strings.HasPrefix(c.Server, "https://"), "server (https://…)")
+	need(len(c.CA) > 0, "ca")
+	need(len(c.Proxy.Certificate) > 0 && len(c.Proxy.Key) > 0, "proxy certificate and key")
+	need(c.ClusterDNS.IsValid() && c.ClusterDomain != "", "cluster DNS")
+	need(c.CPUs > 0 && c.Memory > 0, "size")
+	need(c.MaxPods > 0, "maxPods")
+	need(c.PauseImage != "", "pauseImage")
+	switch c.Network.Plugin {
+	case "kubenet", "azure":
+		need(len(c.Network.Pods) > 0, "range of pods")
+	case "none":
+	default:
+		problems = append(problems, fmt.Errorf("network plugin %q isn't one of kubenet, azure, none", c.Network.Plugin))
+	}
+	return errors.Join(problems...)
+}
+
+// Files renders all that a node's parts read, from its Config alone.
+func Files(c Config) ([]File, error) {
+	if err := c.Check(); err != nil {
+		return nil, fmt.Errorf("node config: %w", err)
+	}
+	files := []File{
+		{"/etc/hostname", 0o644, []byte(c.Hostname + "\n")},
+		{"/etc/hosts", 0o644, hosts(c)},
+		{"/etc/machine-id", 0o444, machineID(c)},
+		{ResolvConfPath, 0o644, []byte("nameserver " + wireServer + "\noptions edns0\n")},
+		{CAPath, 0o644, c.CA},
+		{proxyCertPath, 0o644, c.Proxy.Certificate},
+		{proxyKeyPath, 0o600, c.Proxy.Key},
+		{ContainerdPath, 0o644, containerdConfig(c)},
+	}
+	if c.Registry != "" {
+		files = append(files, File{instanceCAPath, 0o644, c.InstanceCA},
+			File{registriesPath + "/" + c.Registry + "/hosts.toml", 0o644, registryHosts(c)})
+	}
+	if c.BootstrapToken != "" {
+		files = append(files, File{BootstrapPath, 0o600, kubeconfig(c, map[string]any{"token": c.BootstrapToken})})
+	}
+	files = append(files, File{proxyKubeconfig, 0o600,
+		kubeconfig(c, map[string]any{"client-certificate": proxyCertPath, "client-key": proxyKeyPath})})
+	for path, document := range map[string]any{
+		KubeletConfigPath: kubeletConfig(c), ProxyConfigPath: proxyConfig(c), networkPath: podNetwork(c),
+	} {
+		if path == networkPath && c.Network.Plugin == "none" {
+			continue
+		}
+		data, err := json.MarshalIndent(document, "", "  ")
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, File{path, 0o644, data})
+	}
+	return files, nil
+}
+
+func hosts(c Config) []byte {
+	return fmt.Appendf(nil, "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n%s %s\n", c.Address, c.Hostname)
+}
+
+// machineID differs for each node and stays over its reimages.
+func machineID(c Config) []byte {
+	sum := sha256.Sum256([]byte("bastide machine id\x00" + c.ProviderID + "\x00" + c.Hostname))
+	return []byte(hex.EncodeToString(sum[:16]) + "\n")
+}
+
+func kubeconfig(c Config, user map[string]any) []byte {
+	data, err := json.Marshal(map[string]any{
+		"apiVersion": "v1", "kind": "Config", "current-context": "node",
+		"clusters": []any{map[string]any{"name": "node", "cluster": map[string]any{"server": c.Server, "certificate-authority": CAPath}}},
+		"users":    []any{map[string]any{"name": "node", "user": user}},
+		"contexts": []any{map[string]any{"name": "node", "context": map[string]any{"cluster": "node", "user": "node"}}},
+	})
+	if err != nil {
+		panic(err) // maps of strings always encode
+	}
+	return data
+}
+
+// podNetwork gives each pod a routed pair of interfaces: the node is the router
+// of its pods, as the virtual network's router is of its nodes.
+func podNetwork(c Config) map[string]any {
+	var ranges, routes []any
+	for _, prefix := range c.Network.Pods {
+		ranges = append(ranges, []any{map[string]any{"subnet": prefix.Masked().String()}})
+		route := map[string]any{"dst": "0.0.0.0/0"}
+		if prefix.Addr().Is6() {
+			route = map[string]any{"dst": "::/0"}
+		}
+		routes = append(routes, route)
+	}
+	ptp := map[string]any{"type": "ptp", "ipMasq": false,
+		"ipam": map[string]any{"type": "host-local", "ranges": ranges, "routes": routes, "dataDir": "/run/cni/ipam"}}
+	if c.Network.MTU > 0 {
+		ptp["mtu"] = c.Network.MTU
+	}
+	return map[string]any{"cniVersion": "1.0.0", "name": "bastide", "plugins": []any{
+		ptp,
+		map[string]any{"type": "portmap", "backend": "nftables", "capabilities": map[string]any{"portMappings": true}},
+	}}
+}
+
+// Masquerade is the nftables table that gives what pods send out of their
+// virtual network the node's address, as AKS's nodes do. It replaces itself.
+func Masquerade(c Config) string {
+	if c.Network.Plugin == "none" {
+		return ""
+	}
+	var b bytes.Buffer
+	b.WriteString("table inet bastide-masquerade {}\ndelete table inet bastide-masquerade\ntable inet bastide-masquerade {\n" +
+		"\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat + 5; policy accept;\n")
+	for family, prefix := range map[string]func(netip.Prefix) bool{
+		"ip": func(p netip.Prefix) bool { return p.Addr().Is4() }, "ip6": func(p netip.Prefix) bool { return p.Addr().Is6() },
+	} {
+		pods := set(prefix, c.Network.Pods)
+		inside := set(prefix, c.Network.VNet, c.ClusterCIDR, c.Network.Pods)
+		if pods != "" {
+			fmt.Fprintf(&b, "\t\t%[1]s saddr { %[2]s } %[1]s daddr != { %[3]s } masquerade\n", family, pods, inside)
+		}
+	}
+	b.WriteString("\t}\n}\n")
+	return b.String()
+}
+
+// set lists the prefixes of one family without those inside another one: an
+// interval set refuses overlaps.
+func set(family func(netip.Prefix) bool, lists ...[]netip.Prefix) string {
+	var all []netip.Prefix
+	for _, list := range lists {
+		for _, p := range list {
+			if family(p) {
+				all = append(all, p.Masked())
+			}
+		}
+	}
+	var words []string
+	for i, p := range all {
+		covered := false
+		for j, other := range all {
+			covered = covered || i != j && other.Overlaps(p) && (other.Bits() < p.Bits() || other.Bits() == p.Bits() && j < i)
+		}
+		if !covered {
+			words = append(words, p.String())
+		}
+	}
+	return strings.Join(words, ", ")
+}

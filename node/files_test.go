@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func sample() Config {
+	return Config{
+		Hostname: "aks-nodepool1-12345678-vmss000000", Address: netip.MustParseAddr("10.224.0.5"), KubernetesVersion: "1.36.3",
+		Server: "https://10.224.0.4:443", CA: []byte("CA"), BootstrapToken: "abcdef.0123456789abcdef",
+		Proxy:         Credential{Certificate: []byte("CERT"), Key: []byte("KEY")},
+		ClusterDomain: "cluster.local", ClusterDNS: netip.MustParseAddr("10.0.0.10"), ServiceCIDR: netip.MustParsePrefix("10.0.0.0/16"),
+		ClusterCIDR: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
+		Network: PodNetwork{Plugin: "kubenet", Pods: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")},
+			VNet: []netip.Prefix{netip.MustParsePrefix("10.224.0.0/12")}, MTU: 1500},
+		MaxPods: 110, Labels: map[string]string{"b": "2", "a": "1"}, Taints: []string{"k=v:NoSchedule"}, ProviderID: "azure:///x",
+		CPUs: 2, Memory: 8 << 30, Registry: "registry.bastide.test", InstanceCA: []byte("ICA"), PauseImage: "bastide.local/pause:3.10",
+	}
+}
+
+func file(t *testing.T, files []File, path string) File {
+	t.Helper()
+	i := slices.IndexFunc(files, func(f File) bool { return f.Path == path })
+	if i < 0 {
+		t.Fatalf("no %s", path)
+	}
+	return files[i]
+}
+
+func TestFiles(t *testing.T) {
+	files, err := Files(sample())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		secret := bytes.Contains(f.Data, []byte("KEY")) || bytes.Contains(f.Data, []byte("abcdef.0123"))
+		if secret && f.Mode != 0o600 {
+			t.Errorf("%s holds a secret and has mode %o", f.Path, f.Mode)
+		}
+		if strings.HasSuffix(f.Path, ".json") && !json.Valid(f.Data) {
+			t.Errorf("%s isn't JSON", f.Path)
+		}
+	}
+	var kubelet struct {
+		KubeReserved map[string]string
+		Taints       []map[string]string `json:"registerWithTaints"`
+	}
+	if err := json.Unmarshal(file(t, files, KubeletConfigPath).Data, &kubelet); err != nil {
+		t.Fatal(err)
+	}
+	if kubelet.KubeReserved["cpu"] != "100m" || kubelet.KubeReserved["memory"] != "2048Mi" || kubelet.Taints[0]["effect"] != "NoSchedule" {
+		t.Errorf("%+v", kubelet)
+	}
+	if got := string(file(t, files, "/etc/containerd/certs.d/registry.bastide.test/hosts.toml").Data); !strings.Contains(got, `[host."https://registry.bastide.test"]`) {
+		t.Error(got)
+	}
+	if args := KubeletArgs(sample()); !slices.Contains(args, "--node-labels=a=1,b=2") {
+		t.Error(args)
+	}
+}
+
+func TestMasquerade(t *testing.T) {
+	got := Masquerade(sample())
+	if !strings.Contains(got, "ip saddr { 10.244.1.0/24 } ip daddr != { 10.224.0.0/12, 10.244.0.0/16 } masquerade") || strings.Contains(got, "ip6") {
+		t.Error(got)
+	}
+	azure := sample()
+	azure.Network = PodNetwork{Plugin: "azure", Pods: []netip.Prefix{netip.MustParsePrefix("10.224.1.0/27")}, VNet: azure.Network.VNet}
+	azure.ClusterCIDR = nil
+	if got := Masquerade(azure); !strings.Contains(got, "ip saddr { 10.224.1.0/27 } ip daddr != { 10.224.0.0/12 }") {
+		t.Error(got)
+	}
+}
+
+func TestCheckTellsAllProblems(t *testing.T) {
+	err := Config{Network: PodNetwork{Plugin: "magic"}}.Check()
+	for _, want := range []string{"hostname", "address", "server", "proxy", "magic"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q isn't in %v", want, err)
+		}
+	}
+	bad := sample()
+	bad.CA = nil
+	if _, err := Files(bad); err == nil {
+		t.Error("rendered without a CA")
+	}
+}

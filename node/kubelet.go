@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// kubeletConfig is a KubeletConfiguration. Figures without another reason are
+// those of AKS ("Customize node configuration", "Node resource reservations").
+func kubeletConfig(c Config) map[string]any {
+	const mebibyte = 1 << 20
+	return map[string]any{
+		"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
+
+		"address": "0.0.0.0", "port": kubeletPort, "readOnlyPort": 0,
+		"authentication": map[string]any{
+			"anonymous": map[string]any{"enabled": false},
+			"webhook":   map[string]any{"enabled": true},
+			"x509":      map[string]any{"clientCAFile": CAPath},
+		},
+		"authorization":      map[string]any{"mode": "Webhook"},
+		"rotateCertificates": true, "serverTLSBootstrap": true,
+		"tlsMinVersion": "VersionTLS12",
+		"tlsCipherSuites": []string{
+			"TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+			"TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+			"TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305", "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305",
+		},
+		"streamingConnectionIdleTimeout": "4h",
+
+		"clusterDNS": []string{c.ClusterDNS.String()}, "clusterDomain": c.ClusterDomain, "resolvConf": ResolvConfPath,
+		"containerRuntimeEndpoint": "unix://" + ContainerdSocket,
+		"providerID":               c.ProviderID, "registerWithTaints": taints(c.Taints),
+		"maxPods": c.MaxPods, "seccompDefault": true, "serializeImagePulls": false,
+		"containerLogMaxSize": "50Mi", "containerLogMaxFiles": containerLogFiles,
+		"imageGCHighThresholdPercent": 85, "imageGCLowThresholdPercent": 80,
+
+		// The machine sees its own part of each hierarchy as the root.
+		"cgroupDriver": "cgroupfs", "cgroupRoot": "/", "cgroupsPerQOS": true, "enforceNodeAllocatable": []string{"pods"},
+		"failCgroupV1": false,
+		// Memory and its limits are the machine's; that the computer swaps isn't its business.
+		"failSwapOn": false,
+		// Root of a user namespace can't set the kernel's own settings.
+		"featureGates":          map[string]any{"KubeletInUserNamespace": true},
+		"protectKernelDefaults": false, "makeIPTablesUtilChains": false,
+
+		"evictionHard": map[string]any{
+			"memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%", "imagefs.available": "15%", "pid.available": "2000",
+		},
+		"kubeReserved": map[string]any{
+			"cpu":    fmt.Sprintf("%dm", reservedCPU(c.CPUs)),
+			"memory": fmt.Sprintf("%dMi", min(20*int64(c.MaxPods)+50, c.Memory/4/mebibyte)),
+			"pid":    "1000",
+		},
+		"volumePluginDir": "/etc/kubernetes/volumeplugins",
+	}
+}
+
+// reservedCPU is what AKS keeps for itself, in thousandths of a CPU.
+func reservedCPU(cpus int) int {
+	switch {
+	case cpus <= 1:
+		return 60
+	case cpus <= 2:
+		return 100
+	case cpus <= 4:
+		return 140
+	case cpus <= 8:
+		return 180
+	case cpus <= 16:
+		return 260
+	case cpus <= 32:
+		return 420
+	}
+	return 740
+}
+
+// taints reads key=value:Effect.
+func taints(texts []string) []any {
+	list := []any{}
+	for _, text := range texts {
+		rest, effect, _ := strings.Cut(text, ":")
+		key, value, _ := strings.Cut(rest, "=")
+		list = append(list, map[string]any{"key": key, "value": value, "effect": effect})
+	}
+	return list
+}
+
+// KubeletArgs are kubelet's arguments.
+func KubeletArgs(c Config) []string {
+	var labels []string
+	for _, key := range slices.Sorted(maps.Keys(c.Labels)) {
+		labels = append(labels, key+"="+c.Labels[key])
+	}
+	args := []string{
+		"--config=" + KubeletConfigPath, "--kubeconfig=" + KubeconfigPath, "--cert-dir=/var/lib/kubelet/pki",
+		"--hostname-override=" + c.Hostname, "--node-ip=" + c.Address.String(), "--node-labels=" + strings.Join(labels, ","),
+	}
+	if c.BootstrapToken != "" {
+		args = append(args, "--bootstrap-kubeconfig="+BootstrapPath)
+	}
+	return args
+}
+
+// ProxyArgs are kube-proxy's arguments.
+func ProxyArgs() []string { return []string{"--config=" + ProxyConfigPath} }
+
+// proxyConfig is a KubeProxyConfiguration.
+func proxyConfig(c Config) map[string]any {
+	var ranges []string
+	for _, prefix := range c.ClusterCIDR {
+		ranges = append(ranges, prefix.String())
+	}
+	config := map[string]any{
+		"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
+		"mode": "nftables", "hostnameOverride": c.Hostname,
+		"clientConnection":   map[string]any{"kubeconfig": proxyKubeconfig},
+		"healthzBindAddress": proxyHealthAddress, "metricsBindAddress": "127.0.0.1:10249",
+		// The table of connections is the computer's; its sizes aren't a machine's to set.
+		"conntrack": map[string]any{"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+	}
+	if len(ranges) > 0 {
+		config["clusterCIDR"] = strings.Join(ranges, ",")
+		config["detectLocalMode"] = "ClusterCIDR"
+	}
+	return config
+}

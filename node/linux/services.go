@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package linux
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gopkg.in/natefinch/lumberjack.v2"
+
+	"bastide.dev/node"
+)
+
+// service is one of the three processes that make a node.
+type service struct {
+	name  string
+	args  []string
+	env   []string
+	ready func(ctx context.Context) // waits until it makes sense to start
+	grace time.Duration             // to end after SIGTERM
+}
+
+type services struct {
+	kids *reaper
+	log  *slog.Logger
+	list []service
+}
+
+// newServices: heaps are held small by collecting more often; a node idles
+// most of its life, and its memory is what a machine has less of.
+func newServices(config node.Config, kids *reaper, log *slog.Logger) *services {
+	server := newProbe(config)
+	return &services{kids: kids, log: log, list: []service{
+		{
+			name: "containerd", args: []string{"containerd", "--config=" + node.ContainerdPath},
+			env: []string{"GOGC=50", "GOMEMLIMIT=64MiB"}, grace: 500 * time.Millisecond,
+		}, {
+			name: "kubelet", args: append([]string{"/proc/self/exe", "node", viewCommand, "kubelet"}, node.KubeletArgs(config)...),
+			env: []string{"GOGC=50", "GOMEMLIMIT=96MiB"}, grace: time.Second,
+			ready: func(ctx context.Context) {
+				awaitSocket(ctx, node.ContainerdSocket)
+				if _, err := os.Stat(node.KubeconfigPath); err != nil {
+					server.await(ctx) // it joins now; later it does without
+				}
+			},
+		}, {
+			name: "kube-proxy", args: append([]string{"kube-proxy"}, node.ProxyArgs()...),
+			env: []string{"GOGC=50", "GOMEMLIMIT=48MiB"}, grace: 500 * time.Millisecond,
+			ready: server.await,
+		},
+	}}
+}
+
+// run keeps all services running until ctx ends, and returns when they have.
+func (s *services) run(ctx context.Context) {
+	var all sync.WaitGroup
+	for _, one := range s.list {
+		all.Go(func() { s.keep(ctx, one) })
+	}
+	all.Wait()
+}
+
+const (
+	firstPause = 100 * time.Millisecond
+	lastPause  = 5 * time.Second
+)
+
+// keep starts the service again and again, with pauses that grow while it
+// doesn't last.
+func (s *services) keep(ctx context.Context, one service) {
+	// Its errors have nowhere else to go: the log's own failure is told on the console.
+	logFile := &lumberjack.Logger{Filename: "/var/log/" + one.name + ".log", MaxSize: 20, MaxBackups: 1}
+	defer logFile.Close()
+	for pause := firstPause; ctx.Err() == nil; pause = min(2*pause, lastPause) {
+		if one.ready != nil {
+			one.ready(ctx)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		begin := time.Now()
+		why, err := s.once(ctx, one, logFile)
+		if ctx.Err() != nil {
+			return
+		}
+		s.log.Warn("service ended", "service", one.name, "status", why, "error", err, "after", time.Since(begin).Round(time.Millisecond))
+		if time.Since(begin) > 30*time.Second {
+			pause = firstPause
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+}
+
+// once runs the service until it ends or ctx does.
+func (s *services) once(ctx context.Context, one service, logFile io.Writer) (int, error) {
+	out, in, err := os.Pipe()
+	if err != nil {
+		return 0, err
+	}
+	cmd := exec.Command(one.args[0], one.args[1:]...)
+	cmd.Env = append(os.Environ(), one.env...)
+	cmd.Stdout, cmd.Stderr = in, in
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	ended, err := s.kids.start(cmd)
+	if err != nil {
+		return 0, errors.Join(err, in.Close(), out.Close())
+	}
+	s.log.Info("service started", "service", one.name, "pid", cmd.Process.Pid)
+	var copying sync.WaitGroup
+	copying.Go(func() { _, _ = io.Copy(logFile, out) }) // ends with the pipe
+	defer func() {
+		// Shims inherit containerd's end of the pipe, so that it may stay open.
+		_ = in.Close()
+		_ = out.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+		copying.Wait()
+		_ = out.Close()
+	}()
+	select {
+	case status := <-ended:
+		return int(status), nil
+	case <-ctx.Done():
+	}
+	_ = cmd.Process.Signal(unix.SIGTERM) // it ended already: then ended says so
+	select {
+	case status := <-ended:
+		return int(status), nil
+	case <-time.After(one.grace):
+	}
+	_ = cmd.Process.Kill()
+	return int(<-ended), nil
+}
+
+// awaitSocket waits until somebody listens.
+func awaitSocket(ctx context.Context, path string) {
+	for ctx.Err() == nil {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+		if err == nil {
+			_ = conn.Close()
+			return
+		}
+		sleep(ctx, 5*time.Millisecond)
+	}
+}
+
+func sleep(ctx context.Context, pause time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(pause):
+	}
+}
