@@ -90,3 +90,7 @@ func podBlock(d *Desired, maxPods int, taken []netip.Prefix) (netip.Prefix, *fau
 	}
 	return block, nil
 }
+
+func exhaustedSubnet() error {
+	return fault.New(fault.Exhausted, "InsufficientSubnetSize", "No node address is left in %s.", nodeSlice())
+}

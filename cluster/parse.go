@@ -4,8 +4,8 @@ package cluster
 
 import (
 	"encoding/json"
-	"errors"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -34,28 +34,38 @@ func decode(body map[string]any, into any) error {
 		return fault.New(fault.Invalid, "InvalidRequestContent", "The request content can't be read.").Because(err)
 	}
 	if err := json.Unmarshal(text, into); err != nil {
-		f := fault.New(fault.Invalid, "InvalidRequestContent", "The request content was invalid and could not be deserialized: %s.", plainError(err))
-		if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
-			f.Target = wrong.Field
-		}
-		return f.Because(err)
+		path, reason := wrongType(body, err)
+		return fault.New(fault.Invalid, "InvalidRequestContent",
+			"The request content was invalid and could not be deserialized: %s %s.", path, reason).At(path).Because(err)
 	}
 	return nil
 }
 
-// plainError leaves out Go's type names.
-func plainError(err error) string {
-	text := err.Error()
-	if i := strings.Index(text, "struct field"); i > 0 {
-		text = text[i+len("struct field "):]
+// fieldForm finds the fields that the SDK's models name in their errors.
+var fieldForm = regexp.MustCompile(`struct field (\w+)`)
+
+// wrongType says which property of body couldn't be read, and why, without Go's names.
+func wrongType(body map[string]any, err error) (path, reason string) {
+	var names []string
+	for _, found := range fieldForm.FindAllStringSubmatch(err.Error(), -1) {
+		name := member(body, found[1])
+		names = append(names, name)
+		switch inner := body[name].(type) {
+		case map[string]any:
+			body = inner
+		case []any:
+			// The models don't say which element: the first serves to spell the next name.
+			if len(inner) > 0 {
+				body, _ = inner[0].(map[string]any)
+			}
+		}
 	}
-	if i := strings.Index(text, ", error:"); i > 0 {
-		text = strings.TrimSpace(text[strings.LastIndex(text, "error:")+len("error:"):])
+	reason = "has a value of the wrong type"
+	if _, after, found := strings.Cut(err.Error(), "cannot unmarshal "); found {
+		kind, _, _ := strings.Cut(after, " ")
+		reason = "can't be a " + kind
 	}
-	if before, _, found := strings.Cut(text, " into Go value"); found {
-		text = before
-	}
-	return text
+	return strings.Join(names, "."), reason
 }
 
 // cluster reads a whole body; name and group are the resource's. old is what
@@ -131,6 +141,8 @@ func (p *parser) identity(d *Desired, identity *aks.ManagedClusterIdentity, sp *
 		return
 	}
 	switch {
+	case strings.EqualFold(string(*identity.Type), systemAssigned) && d.Secret != "":
+		p.bad("InvalidParameter", "identity.type", "A cluster has a system-assigned identity or a service principal, not both: leave out properties.servicePrincipalProfile, or identity.")
 	case strings.EqualFold(string(*identity.Type), systemAssigned):
 		d.Identity, d.ClientID, d.Secret = systemAssigned, "", ""
 	case strings.EqualFold(string(*identity.Type), byPrincipal):

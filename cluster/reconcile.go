@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"bastide.dev/arm"
+	"bastide.dev/fault"
+	"bastide.dev/resource"
+	"bastide.dev/store"
+)
+
+// soon is when to look again after a write of one's own.
+const soon = time.Millisecond
+
+// reconcile brings one cluster a step nearer to what its documents say. Each
+// step reads everything anew and ends in one conditional transaction, so that a
+// kill between any two leaves nothing half done.
+func (r *runner) reconcile(ctx context.Context, key string) (time.Duration, error) {
+	id, err := resource.ParseID("/" + key)
+	if err != nil {
+		return 0, err
+	}
+	doc, err := arm.GetDocument(ctx, r.Store, id)
+	if fault.Is(err, fault.NotFound) {
+		r.settled(key)
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	w, err := r.load(ctx, doc)
+	if err != nil {
+		return 0, err
+	}
+	h, err := r.hosted(ctx, &w.state)
+	if err != nil {
+		return 0, err
+	}
+	step := r.keep
+	if doc.ProvisioningState == resource.Deleting {
+		step = r.tearDown
+	}
+	again, err := step(ctx, w, h)
+	if raced(err) {
+		return soon, nil
+	}
+	return again, err
+}
+
+// keep makes a cluster as it should be, and ends its operations.
+func (r *runner) keep(ctx context.Context, w *whole, h *hosted) (time.Duration, error) {
+	changes, err := r.plan(ctx, w, h)
+	if err != nil {
+		return r.failed(ctx, w, err)
+	}
+	if len(changes) > 0 {
+		return soon, r.write(ctx, w.doc, changes)
+	}
+	named, err := r.named(ctx, w.state.FQDN, true)
+	if err != nil {
+		return 0, err
+	}
+	return r.conclude(ctx, w, observe(w, h, named))
+}
+
+// plan are the changes that the cluster's documents and units need now.
+func (r *runner) plan(ctx context.Context, w *whole, h *hosted) ([]store.Change, error) {
+	docChanged, err := r.identities(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	forgotten := forget(w, h)
+	allotted, err := r.allotNodes(w)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := r.keys(ctx, w.state.UID)
+	if err != nil {
+		return nil, err
+	}
+	units, err := r.compile(w, keys)
+	if err != nil {
+		return nil, err
+	}
+	var changes []store.Change
+	if docChanged {
+		if changes, err = stateChange(changes, w.doc, w.state); err != nil {
+			return nil, err
+		}
+	}
+	written := map[string]bool{}
+	for _, pool := range append(forgotten, allotted...) {
+		if written[pool.Name] {
+			continue
+		}
+		written[pool.Name] = true
+		if changes, err = stateChange(changes, pool.Document, pool.poolState); err != nil {
+			return nil, err
+		}
+	}
+	difference, err := h.difference(w.state.Host, units)
+	if err != nil {
+		return nil, err
+	}
+	return append(changes, difference...), nil
+}
+
+func stateChange(changes []store.Change, d *arm.Document, state any) ([]store.Change, error) {
+	if err := setState(d, state); err != nil {
+		return nil, err
+	}
+	change, err := arm.PutDocument(d)
+	return append(changes, change), err
+}
+
+// identities gives a cluster the identities it acts as; made ones are found again.
+func (r *runner) identities(ctx context.Context, w *whole) (bool, error) {
+	s := &w.state
+	if s.KubeletPrincipal != "" {
+		return false, nil
+	}
+	if s.Desired.Identity != systemAssigned {
+		return false, nil
+	}
+	var err error
+	if s.PrincipalID, _, err = r.Directory.CreateManagedIdentity(ctx, w.doc.Name, w.doc.ID.String()); err != nil {
+		return false, fmt.Errorf("identity of cluster: %w", err)
+	}
+	kubelet := kubeletIdentityID(w.doc.ID, &s.Desired)
+	if s.KubeletPrincipal, s.KubeletClient, err = r.Directory.CreateManagedIdentity(ctx, w.doc.Name+"-agentpool", kubelet); err != nil {
+		return false, fmt.Errorf("identity of kubelets: %w", err)
+	}
+	return true, nil
+}
+
+// forget drops the removed nodes of which nothing is left: no machine, and no
+// Node in Kubernetes. It returns the pools it changed.
+func forget(w *whole, h *hosted) []*poolDoc {
+	plane, answered := h.answer(unitKey{controlPlaneKind, w.state.ID})
+	if !answered || plane.ControlPlane == nil || !plane.Applied {
+		return nil
+	}
+	present := map[string]bool{}
+	for _, n := range plane.ControlPlane.Nodes {
+		present[n.Name] = true
+	}
+	var changed []*poolDoc
+	for _, pool := range w.pools {
+		kept := pool.Nodes[:0:0]
+		for _, n := range pool.Nodes {
+			_, machine := h.units[unitKey{machineKind, n.Machine}]
+			if !n.Removed || machine || present[n.Name] || plane.ControlPlane.Phase != planeReady {
+				kept = append(kept, n)
+			}
+		}
+		if len(kept) != len(pool.Nodes) {
+			pool.Nodes = kept
+			changed = append(changed, pool)
+		}
+	}
+	return changed
+}
+
+// failed ends the operations of a cluster that can't even be planned: at once
+// when the reason is one that time won't mend, else at their deadline.
+func (r *runner) failed(ctx context.Context, w *whole, cause error) (time.Duration, error) {
+	if raced(cause) {
+		return 0, cause
+	}
+	lasting := fault.Is(cause, fault.Exhausted) || fault.Is(cause, fault.Invalid) || fault.Is(cause, fault.Unsupported)
+	for _, operation := range operations(w) {
+		left, err := r.timeLeft(ctx, operation, r.CreateDeadline)
+		if err != nil {
+			return 0, err
+		}
+		if lasting || left <= 0 {
+			if err := r.finish(ctx, operation, fault.From(cause)); err != nil {
+				return 0, err
+			}
+		}
+	}
+	if lasting {
+		return 0, nil
+	}
+	return 0, cause
+}
+
+// operations are those that run on a cluster or on any of its pools.
+func operations(w *whole) []string {
+	var ids []string
+	seen := map[string]bool{"": true}
+	add := func(id string) {
+		if !seen[id] {
+			seen[id] = true
+			ids = append(ids, id)
+		}
+	}
+	add(w.doc.Operation)
+	for _, pool := range w.pools {
+		add(pool.Operation)
+	}
+	return ids
+}

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"sync"
+	"time"
+
+	"bastide.dev/arm"
+	"bastide.dev/host"
+	"bastide.dev/reconcile"
+	"bastide.dev/store"
+)
+
+// workers is how many clusters are worked on at once: the work is waiting for the store.
+const workers = 8
+
+// runner is one run of the reconciler: what it remembers is only for speed and
+// patience, and is found again after a restart.
+type runner struct {
+	*Provider
+	queue *reconcile.Queue
+
+	mu       sync.Mutex           // guards what follows
+	owners   map[string]string    // a cluster's short id → its queue key
+	starting map[string]bool      // queue keys of clusters with an operation
+	since    map[string]time.Time // since when a cluster's units report errors
+}
+
+func newRunner(p *Provider) *runner {
+	return &runner{Provider: p, queue: reconcile.NewQueue(reconcile.Backoff{Min: 50 * time.Millisecond, Max: 10 * time.Second}),
+		owners: map[string]string{}, starting: map[string]bool{}, since: map[string]time.Time{}}
+}
+
+// Run reconciles clusters until ctx ends. Several may run over one store; each
+// write is conditional.
+func (p *Provider) Run(ctx context.Context) error {
+	r := newRunner(p)
+	var group reconcile.Group
+	group.Add("clusters", func(ctx context.Context) error {
+		return r.follow(ctx, arm.DocumentPrefix, r.document)
+	})
+	group.Add("reports", func(ctx context.Context) error {
+		return r.follow(ctx, "hosts/"+p.Host+"/reports/", r.report)
+	})
+	group.Add("edge", func(ctx context.Context) error {
+		r.queue.Add(edgeName)
+		<-ctx.Done()
+		return nil
+	})
+	group.Add("reconciler", reconcile.Loop{Name: "clusters", Queue: r.queue, Workers: workers, Logger: p.Log,
+		Reconciler: reconcile.Func(r.one)}.Run)
+	return group.Run(ctx)
+}
+
+// one works on a key: a cluster's, or the edge's.
+func (r *runner) one(ctx context.Context, key string) (time.Duration, error) {
+	if key == edgeName {
+		return 0, r.writeEdge(ctx)
+	}
+	return r.reconcile(ctx, key)
+}
+
+// follow sees every document under prefix, and every change from then on,
+// however often the watch breaks.
+func (r *runner) follow(ctx context.Context, prefix string, see func(store.Record, bool)) error {
+	for ctx.Err() == nil {
+		records, revision, err := r.Store.List(ctx, prefix)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			r.Log.ErrorContext(ctx, "listing failed", "prefix", prefix, "error", err)
+			wait(ctx, time.Second)
+			continue
+		}
+		for _, record := range records {
+			see(record, false)
+		}
+		for event := range r.Store.Watch(ctx, prefix, revision) {
+			see(event.Record, event.Deleted)
+		}
+	}
+	return nil
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// document sees a cluster's or a pool's document, and asks for work on the cluster.
+func (r *runner) document(record store.Record, deleted bool) {
+	key := strings.TrimPrefix(record.Key, arm.DocumentPrefix)
+	cluster, pool, isCluster := clusterKey(key)
+	if !isCluster {
+		return
+	}
+	if !pool && !deleted {
+		r.remember(cluster, record)
+	}
+	r.queue.Add(cluster)
+}
+
+// clusterKey is the cluster in the key of its own or a pool's document.
+func clusterKey(key string) (cluster string, pool, ok bool) {
+	marker := "/providers/" + strings.ToLower(clusterType) + "/"
+	i := strings.Index(key, marker)
+	if i < 0 {
+		return "", false, false
+	}
+	name, rest, below := strings.Cut(key[i+len(marker):], "/")
+	return key[:i] + marker + name, below && strings.HasPrefix(rest, "agentpools/"), true
+}
+
+func (r *runner) remember(key string, record store.Record) {
+	doc, err := arm.DecodeDocument(record)
+	if err != nil {
+		return // the reconciler meets the same error, and logs it
+	}
+	var s clusterState
+	if json.Unmarshal(doc.State, &s) != nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.owners[s.ID] = key
+	if r.starting[key] = doc.Operation != ""; !r.starting[key] {
+		delete(r.starting, key)
+	}
+}
+
+// report sees a host's report, and asks for work on the cluster it is about;
+// one on the edge is about all clusters that wait for it.
+func (r *runner) report(record store.Record, deleted bool) {
+	if deleted {
+		return
+	}
+	kind, name, _ := strings.Cut(strings.TrimPrefix(record.Key, "hosts/"+r.Host+"/reports/"), "/")
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if host.Kind(kind) == host.EdgeUnit {
+		for key := range r.starting {
+			r.queue.Add(key)
+		}
+		return
+	}
+	if key, known := r.owners[unitOwner(name)]; known {
+		r.queue.Add(key)
+	}
+}
+
+// settled forgets a cluster that is gone.
+func (r *runner) settled(key string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, owner := range r.owners {
+		if owner == key {
+			delete(r.owners, id)
+		}
+	}
+	delete(r.starting, key)
+	delete(r.since, key)
+}
+
+// troubled notes whether a cluster's units report errors, and returns since when.
+func (r *runner) troubled(key string, now bool) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !now {
+		delete(r.since, key)
+		return time.Time{}
+	}
+	if _, noted := r.since[key]; !noted {
+		r.since[key] = r.Now()
+	}
+	return r.since[key]
+}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package hosttest is a host without a machine: it answers the units in a store
+// as the contract in package host says a host does, at once and in order. For
+// tests of what compiles units and waits for reports.
+package hosttest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"bastide.dev/controlplane"
+	"bastide.dev/dataplane"
+	"bastide.dev/fault"
+	"bastide.dev/host"
+	"bastide.dev/machine"
+	"bastide.dev/node"
+	"bastide.dev/store"
+)
+
+// Host keeps what a real one would have running. It is for one goroutine.
+type Host struct {
+	Store store.Store
+	Name  string
+	// Fail, when it returns a text, makes a unit fail with that error.
+	Fail func(kind host.Kind, name string) string
+
+	VNets    map[string]dataplane.VNet
+	Edge     dataplane.Edge
+	Planes   map[string]controlplane.Spec
+	Machines map[string]machine.Spec
+	// Nodes are the Node objects of each control plane, by name: the kubelet's version.
+	Nodes map[string]map[string]string
+}
+
+// New returns a host that has nothing yet.
+func New(s store.Store, name string) *Host {
+	return &Host{Store: s, Name: name, VNets: map[string]dataplane.VNet{}, Planes: map[string]controlplane.Spec{},
+		Machines: map[string]machine.Spec{}, Nodes: map[string]map[string]string{}}
+}
+
+// Answer makes every unit so and stores a report on each whose report changes;
+// it tells whether any did.
+func (h *Host) Answer(ctx context.Context) (bool, error) {
+	records, _, err := h.Store.List(ctx, "hosts/"+h.Name+"/units/")
+	if err != nil {
+		return false, err
+	}
+	// Machines before control planes: whose nodes are ready depends on them.
+	order := []host.Kind{host.EdgeUnit, host.VNetUnit, host.MachineUnit, host.ControlPlaneUnit}
+	changed := false
+	for _, kind := range order {
+		for _, record := range records {
+			name, ours := strings.CutPrefix(record.Key, host.UnitKey(h.Name, kind, ""))
+			if !ours {
+				continue
+			}
+			report, err := h.apply(kind, name, record)
+			if err != nil {
+				return changed, err
+			}
+			wrote, err := h.report(ctx, record, report)
+			if err != nil {
+				return changed, err
+			}
+			changed = changed || wrote
+		}
+	}
+	return changed, nil
+}
+
+func (h *Host) apply(kind host.Kind, name string, record store.Record) (host.Report, error) {
+	report := host.Report{Kind: kind, Name: name, Generation: record.Revision}
+	if h.Fail != nil {
+		if report.Error = h.Fail(kind, name); report.Error != "" {
+			return report, nil
+		}
+	}
+	if bytes.Equal(record.Value, host.Tombstone) {
+		report.Gone = true
+		return report, h.remove(kind, name)
+	}
+	report.Applied = true
+	var err error
+	switch kind {
+	case host.EdgeUnit:
+		h.Edge = dataplane.Edge{}
+		err = json.Unmarshal(record.Value, &h.Edge)
+	case host.VNetUnit:
+		h.VNets[name], err = decode[dataplane.VNet](record)
+	case host.ControlPlaneUnit:
+		h.Planes[name], err = decode[controlplane.Spec](record)
+		report.ControlPlane = h.plane(h.Planes[name])
+	case host.MachineUnit:
+		h.Machines[name], err = decode[machine.Spec](record)
+		report.Machine = &machine.Status{ID: name, Phase: machine.Running}
+	}
+	return report, err
+}
+
+func decode[T any](record store.Record) (T, error) {
+	var v T
+	err := json.Unmarshal(record.Value, &v)
+	return v, err
+}
+
+// remove forgets a unit. A network that goes before what is on it is an error
+// of whoever asked for that.
+func (h *Host) remove(kind host.Kind, name string) error {
+	switch kind {
+	case host.VNetUnit:
+		if _, used := h.Planes[name]; used {
+			return fmt.Errorf("VNet %s is to go before its control plane", name)
+		}
+		for id := range h.Machines {
+			if strings.HasPrefix(id, name+"-") {
+				return fmt.Errorf("VNet %s is to go before machine %s", name, id)
+			}
+		}
+		delete(h.VNets, name)
+	case host.ControlPlaneUnit:
+		delete(h.Planes, name)
+		delete(h.Nodes, name)
+	case host.MachineUnit:
+		delete(h.Machines, name)
+	}
+	return nil
+}
+
+// plane is the status of a control plane: nodes register when their machine
+// has an interface, and stay until they are to be removed.
+func (h *Host) plane(spec controlplane.Spec) *controlplane.Status {
+	status := &controlplane.Status{ID: spec.ID, Phase: controlplane.Ready, Version: "v" + spec.Version}
+	if spec.Stopped {
+		status.Phase, status.Version = controlplane.Stopped, ""
+		return status
+	}
+	objects := h.Nodes[spec.ID]
+	if objects == nil {
+		objects = map[string]string{}
+		h.Nodes[spec.ID] = objects
+	}
+	running := h.kubelets(spec.ID)
+	for _, n := range spec.Nodes {
+		if n.Removed {
+			delete(objects, n.Name)
+		} else if version, runs := running[n.Name]; runs {
+			objects[n.Name] = version
+		}
+	}
+	for name, version := range objects {
+		_, runs := running[name]
+		status.Nodes = append(status.Nodes, controlplane.NodeStatus{Name: name, Ready: runs, Version: version})
+		status.CoreDNS = status.CoreDNS || runs
+	}
+	slices.SortFunc(status.Nodes, func(a, b controlplane.NodeStatus) int { return strings.Compare(a.Name, b.Name) })
+	return status
+}
+
+// kubelets are the versions of the kubelets that reach a control plane, by node.
+func (h *Host) kubelets(plane string) map[string]string {
+	running := map[string]string{}
+	for _, nic := range h.VNets[plane].NICs {
+		m, exists := h.Machines[nic.Machine]
+		if !exists {
+			continue
+		}
+		for _, file := range m.Files {
+			var config node.Config
+			if file.Path == node.ConfigPath && json.Unmarshal(file.Data, &config) == nil {
+				running[m.Hostname] = "v" + config.KubernetesVersion
+			}
+		}
+	}
+	return running
+}
+
+// report stores a report as serve would: not on a unit that has gone meanwhile.
+func (h *Host) report(ctx context.Context, unit store.Record, report host.Report) (bool, error) {
+	value, err := json.Marshal(report)
+	if err != nil {
+		return false, err
+	}
+	key := host.ReportKey(h.Name, report.Kind, report.Name)
+	if old, err := h.Store.Get(ctx, key); err == nil && bytes.Equal(old.Value, value) {
+		return false, nil
+	}
+	_, err = h.Store.Txn(ctx, store.Change{Key: unit.Key, Revision: unit.Revision, Check: true},
+		store.Change{Key: key, Value: value, Revision: store.Any})
+	if fault.Is(err, fault.Precondition) {
+		return true, nil
+	}
+	return true, err
+}
