@@ -75,7 +75,7 @@ func mountRoot(layers []int, data int) error {
 
 // mountKernel mounts what the kernel shows of itself. Nothing in it is hidden:
 // what a machine mustn't touch there belongs to an id that it doesn't have, and
-// a covered /proc would forbid containers to mount their own.
+// a covered /proc or read-only /sys would forbid containers to mount their own.
 func mountKernel() error {
 	for _, m := range []struct {
 		path, kind string
@@ -83,7 +83,7 @@ func mountKernel() error {
 		options    string
 	}{
 		{"/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
-		{"/sys", "sysfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_RDONLY, ""},
+		{"/sys", "sysfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
 		{"/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755,size=20%"},
 		{"/tmp", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777,size=20%"},
 	} {

@@ -223,8 +223,11 @@ func (w *world) must(stdin string, args ...string) string {
 // up creates the machine, wires it, and boots it.
 func (w *world) up() machine.Status {
 	w.t.Helper()
+	begin := time.Now()
 	w.check(w.provider.Create(w.t.Context(), w.spec))
+	w.t.Logf("created in %v", time.Since(begin))
 	w.wire()
+	w.t.Logf("wired after %v", time.Since(begin))
 	w.check(w.provider.Boot(w.t.Context(), w.spec))
 	all, err := w.provider.Status(w.t.Context())
 	w.check(err)
