@@ -32,7 +32,7 @@ type unit struct {
 // compile says, purely, what a host should run for a cluster: its virtual
 // network, its control plane, and a machine per node. What is stopped or
 // removed has no machine.
-func (p *Provider) compile(w *whole, keys controlplane.Keys) ([]unit, error) {
+func (p *Provider) compile(w *whole, keys secrets) ([]unit, error) {
 	units := []unit{
 		{host.VNetUnit, w.state.ID, p.compileVNet(w)},
 		{host.ControlPlaneUnit, w.state.ID, p.compileControlPlane(w, keys)},
@@ -82,7 +82,7 @@ func (p *Provider) compileVNet(w *whole) dataplane.VNet {
 	return vnet
 }
 
-func (p *Provider) compileControlPlane(w *whole, keys controlplane.Keys) controlplane.Spec {
+func (p *Provider) compileControlPlane(w *whole, keys secrets) controlplane.Spec {
 	s := &w.state
 	d := &s.Desired
 	spec := controlplane.Spec{
@@ -90,7 +90,7 @@ func (p *Provider) compileControlPlane(w *whole, keys controlplane.Keys) control
 		Namespace: s.ID, Address: apiServerAddress(), Endpoint: s.FQDN, Public: s.Public,
 		Issuer:      "https://" + s.FQDN,
 		ServiceCIDR: d.ServiceCIDR, DNSServiceIP: d.DNS, ClusterDomain: clusterDomain,
-		Keys: keys, Addons: p.Addons,
+		Keys: keys.Keys, Addons: p.Addons,
 	}
 	if d.PodCIDR.IsValid() {
 		spec.PodCIDRs = []netip.Prefix{d.PodCIDR}
@@ -107,7 +107,7 @@ func (p *Provider) compileControlPlane(w *whole, keys controlplane.Keys) control
 	return spec
 }
 
-func (p *Provider) compileMachine(w *whole, pool *poolDoc, n allotted, keys controlplane.Keys) (machine.Spec, error) {
+func (p *Provider) compileMachine(w *whole, pool *poolDoc, n allotted, keys secrets) (machine.Spec, error) {
 	size, known := machine.SizeByName(pool.Pool.Size)
 	if !known {
 		return machine.Spec{}, fmt.Errorf("machine %s: size %s isn't known any more", n.Machine, pool.Pool.Size)
@@ -123,7 +123,7 @@ func (p *Provider) compileMachine(w *whole, pool *poolDoc, n allotted, keys cont
 	}, nil
 }
 
-func (p *Provider) nodeConfig(w *whole, pool *poolDoc, n allotted, size machine.Size, keys controlplane.Keys) node.Config {
+func (p *Provider) nodeConfig(w *whole, pool *poolDoc, n allotted, size machine.Size, keys secrets) node.Config {
 	d := &w.state.Desired
 	pods := d.PodCIDR
 	if d.Plugin == azureCNI {
@@ -133,6 +133,7 @@ func (p *Provider) nodeConfig(w *whole, pool *poolDoc, n allotted, size machine.
 		Hostname: n.Name, Address: n.Address, KubernetesVersion: pool.Pool.Version.String(),
 		Server: fmt.Sprintf("https://%s", netip.AddrPortFrom(apiServerAddress(), apiServerPort)), CA: keys.CA.Certificate,
 		BootstrapToken: keys.BootstrapTokenID + "." + keys.BootstrapTokenCode,
+		Proxy:          node.Credential(keys.Proxy),
 		ClusterDomain:  clusterDomain, ClusterDNS: d.DNS, ServiceCIDR: d.ServiceCIDR, ClusterCIDR: []netip.Prefix{pods},
 		Network: node.PodNetwork{Plugin: d.Plugin, Pods: []netip.Prefix{n.Pods}, VNet: []netip.Prefix{vnetPrefix()}, MTU: mtu},
 		MaxPods: pool.Pool.MaxPods, Labels: p.nodeLabels(w, pool, n, size), Taints: pool.Pool.Taints,

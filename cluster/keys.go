@@ -19,9 +19,15 @@ const caLifetime = 30 * 365 * 24 * time.Hour
 // keysKey is where a cluster's keys are; the store seals what is under "secrets/".
 func keysKey(uid string) string { return "secrets/clusters/" + uid }
 
+// secrets are a cluster's keys, and what its nodes share.
+type secrets struct {
+	controlplane.Keys
+	Proxy pki.Pair `json:"proxy"` // client certificate of every kube-proxy
+}
+
 // newKeys makes all secrets of a cluster. They are made once.
-func newKeys() (controlplane.Keys, error) {
-	var keys controlplane.Keys
+func newKeys() (secrets, error) {
+	var keys secrets
 	for name, pair := range map[string]*controlplane.KeyPair{
 		"cluster-ca": &keys.CA, "front-proxy-ca": &keys.FrontProxyCA, "etcd-ca": &keys.EtcdCA,
 	} {
@@ -39,7 +45,13 @@ func newKeys() (controlplane.Keys, error) {
 	keys.SecretsEncryption = make([]byte, 32)
 	_, _ = rand.Read(keys.SecretsEncryption) // crypto/rand never fails (Go 1.24)
 	keys.BootstrapTokenID, keys.BootstrapTokenCode = tokenText(6), tokenText(16)
-	return keys, nil
+	ca, err := pki.OpenCA(pki.Pair(keys.CA))
+	if err != nil {
+		return keys, fmt.Errorf("cluster keys: %w", err)
+	}
+	// It lives as long as its authority: one that ran out would cut every node off.
+	keys.Proxy, err = ca.Issue(pki.Request{CommonName: controlplane.ProxyUser, Client: true, Lifetime: caLifetime})
+	return keys, err
 }
 
 // tokenText is n random characters of a bootstrap token's alphabet.
@@ -58,8 +70,8 @@ func tokenText(n int) string {
 	return string(text)
 }
 
-func (p *Provider) keys(ctx context.Context, uid string) (controlplane.Keys, error) {
-	var keys controlplane.Keys
+func (p *Provider) keys(ctx context.Context, uid string) (secrets, error) {
+	var keys secrets
 	record, err := p.Store.Get(ctx, keysKey(uid))
 	if err != nil {
 		return keys, fmt.Errorf("keys of cluster %s: %w", uid, err)

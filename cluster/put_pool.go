@@ -133,6 +133,9 @@ func (p *Provider) deletePool(ctx context.Context, r *arm.Request) (*arm.Plan, e
 	if err != nil {
 		return nil, err
 	}
+	if w.state.Stopped && r.Parent.ProvisioningState != resource.Deleting {
+		return nil, stoppedFault()
+	}
 	var left []Pool
 	for _, pool := range w.desired().Pools {
 		if !strings.EqualFold(pool.Name, r.ID.Name()) {
