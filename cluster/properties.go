@@ -166,7 +166,10 @@ func securityProperties() []Property {
 	}
 }
 
-func poolProperties() []Property {
+func poolProperties() []Property { return append(poolKnown(), poolUnknown()...) }
+
+// poolKnown are the properties that a pool has, with some value at least.
+func poolKnown() []Property {
 	return []Property{
 		{"count", Effective, nil, ""},
 		{"vmSize", Effective, nil, ""},
@@ -214,6 +217,12 @@ func poolProperties() []Property {
 		{"status", ReadOnly, nil, ""},
 		{"eTag", ReadOnly, nil, ""},
 		{"virtualMachineNodesStatus", ReadOnly, nil, ""},
+	}
+}
+
+// poolUnknown are AKS's properties that no pool can have.
+func poolUnknown() []Property {
+	return []Property{
 		{"virtualMachinesProfile", Refused, nil, ""},
 		{"capacityReservationGroupID", Refused, nil, ""},
 		{"creationData", Refused, nil, "there are no snapshots"},

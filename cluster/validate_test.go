@@ -324,3 +324,26 @@ func sample(v reflect.Value, depth int) {
 		v.SetUint(7)
 	}
 }
+
+// The page for users says what the table says (go test -update writes it anew).
+func TestPropertiesPage(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("# Properties of clusters and agent pools\n\n" +
+		"What becomes of each property in a request: it is *effective*, *plain* (kept and given back), *read-only* (ours to say),\n" +
+		"*fixed* (only the values that say what is so anyway), or *refused* by name unless it is off or empty. A property that isn't\n" +
+		"here is refused. This page is generated from `cluster/properties.go`.\n")
+	for _, c := range []struct {
+		title string
+		rows  []Property
+	}{{"managedClusters", ClusterProperties()}, {"managedClusters/agentPools", PoolProperties()}} {
+		fmt.Fprintf(&b, "\n## %s\n\n| property | treatment | note |\n|---|---|---|\n", c.title)
+		for _, p := range c.rows {
+			treatment := string(p.Treatment)
+			for _, v := range p.Values {
+				treatment += fmt.Sprintf(" `%v`", v)
+			}
+			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", p.Path, treatment, p.Note)
+		}
+	}
+	golden(t, "../docs/properties.md", []byte(b.String()))
+}

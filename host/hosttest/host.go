@@ -18,7 +18,6 @@ import (
 	"bastide.dev/fault"
 	"bastide.dev/host"
 	"bastide.dev/machine"
-	"bastide.dev/node"
 	"bastide.dev/store"
 )
 
@@ -170,8 +169,8 @@ func (h *Host) kubelets(plane string) map[string]string {
 			continue
 		}
 		for _, file := range m.Files {
-			var config node.Config
-			if file.Path == node.ConfigPath && json.Unmarshal(file.Data, &config) == nil {
+			var config struct{ KubernetesVersion string } // of a node.Config, which a host needn't know
+			if json.Unmarshal(file.Data, &config) == nil && config.KubernetesVersion != "" {
 				running[m.Hostname] = "v" + config.KubernetesVersion
 			}
 		}
