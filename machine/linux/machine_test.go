@@ -4,6 +4,8 @@ package linux
 
 import (
 	"bytes"
+	"debug/elf"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -108,9 +110,55 @@ func newWorld(t *testing.T) *world {
 	if err := os.Chmod(filepath.Join(w.cfg.CacheDir, "images/1/rootfs/etc/secret"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	w.giveLibraries(self)
 	w.open()
 	t.Cleanup(w.cleanup)
 	return w
+}
+
+// giveLibraries puts into the image what the test binary is linked against:
+// nothing, unless it is built with cgo, as the race detector wants it.
+func (w *world) giveLibraries(self string) {
+	w.t.Helper()
+	binary, err := elf.Open(self)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer binary.Close()
+	section := binary.Section(".interp")
+	if section == nil {
+		return
+	}
+	interpreter, err := section.Data()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	loader := strings.TrimRight(string(interpreter), "\x00")
+	target, err := filepath.EvalSymlinks(loader)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	libraries, err := binary.ImportedLibraries()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	files := map[string]string{loader: target}
+	for _, name := range libraries {
+		files["/lib/"+name] = filepath.Join(filepath.Dir(target), name)
+	}
+	for inside, outside := range files {
+		inside = filepath.Join(w.cfg.CacheDir, "bundles/kit@1/root", inside)
+		if err := os.MkdirAll(filepath.Dir(inside), 0o755); err != nil {
+			w.t.Fatal(err)
+		}
+		if outside, err = filepath.EvalSymlinks(outside); err != nil {
+			w.t.Fatal(err)
+		}
+		again := strings.Replace(inside, "kit@1", "kit@2", 1)
+		if err := errors.Join(copyFile(outside, inside), os.Chmod(inside, 0o755), os.MkdirAll(filepath.Dir(again), 0o755), os.Link(inside, again)); err != nil {
+			w.t.Fatal(err)
+		}
+	}
 }
 
 func (w *world) open() {

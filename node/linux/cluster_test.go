@@ -21,6 +21,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
+	"bastide.dev/cgroup"
 	"bastide.dev/machine"
 	machinelinux "bastide.dev/machine/linux"
 	"bastide.dev/node"
@@ -81,8 +82,9 @@ func newWorld(t *testing.T) *world {
 	w.file("ca.key", pair.Key)
 	self, err := os.Executable()
 	w.check(err)
+	instance := "nodetest" + strconv.Itoa(os.Getpid())
 	w.provider, err = machinelinux.New(machinelinux.Config{
-		Instance: "nodetest" + strconv.Itoa(os.Getpid()), StateDir: w.dir + "/state", RunDir: w.dir + "/run",
+		Instance: instance, StateDir: w.dir + "/state", RunDir: w.dir + "/run",
 		CacheDir: cacheDir, UIDBase: 3_100_000_000, Agent: self,
 	})
 	w.check(err)
@@ -94,6 +96,9 @@ func newWorld(t *testing.T) *world {
 			t.Error(err)
 		}
 		if err := w.provider.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := cgroup.Delete("bastide-" + instance); err != nil {
 			t.Error(err)
 		}
 	})
