@@ -5,6 +5,7 @@ package arm
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -33,8 +34,18 @@ type Activity struct {
 // change writes the record; its key sorts by time, so that the newest is last and the oldest goes first.
 func (a *Activity) change() store.Change {
 	value, _ := json.Marshal(a) // plain strings and times: can't fail
-	key := fmt.Sprintf("%s%s/%020d-%s", ActivityPrefix, a.Resource.Subscription(), a.Time.UnixNano(), a.ID)
+	key := fmt.Sprintf("%s%s/%020d-%s", ActivityPrefix, strings.ToLower(a.Resource.Subscription()), a.Time.UnixNano(), a.ID)
 	return store.Change{Key: key, Value: value, Revision: store.Any}
+}
+
+// ended gives a record the outcome of what was done at once.
+func (a *Activity) ended(err error) *Activity {
+	a.Status = "Succeeded"
+	if err != nil {
+		wire := NewWireError(err)
+		a.Status, a.Code, a.Message = "Failed", wire.Code, wire.Message
+	}
+	return a
 }
 
 // activityOf is the record of an operation's present state.

@@ -57,6 +57,7 @@ const (
 	InGroup Scope = iota
 	InSubscription
 	InTenant
+	OnAny // an extension: under any other resource or scope
 )
 
 // Hook decides what a write or an action does. It is pure but for reads: the
@@ -90,9 +91,7 @@ type Type struct {
 	// Get answers GET {id} and List GET {collection} of a computed type.
 	Get, List func(ctx context.Context, r *Request) (any, error)
 
-	Pinned bool // DELETE of the resource group refuses as long as one exists
-	NoList bool // its collection can't be listed
-	NoTags bool // PATCH is refused
+	Untracked bool // a top-level type without location and tags of its own
 }
 
 // Request is what a hook sees.
