@@ -16,9 +16,6 @@ const (
 	MastersGroup = "system:masters"
 	NodesGroup   = "system:nodes"
 	ProxyUser    = "system:kube-proxy"
-	// MasterClient is the common name in the certificates that AKS gives out for
-	// a cluster with local accounts.
-	MasterClient = "masterclient"
 )
 
 // Credential asks for a kubeconfig with a client certificate.
@@ -54,27 +51,15 @@ func Kubeconfig(c Credential) ([]byte, error) {
 	}.encode()
 }
 
-// AdminKubeconfig is what listClusterAdminCredential gives: a certificate for
-// system:masters, for the public endpoint.
-func AdminKubeconfig(s *Spec, group, cluster string, lifetime time.Duration) ([]byte, error) {
-	return s.masterKubeconfig("clusterAdmin_"+group+"_"+cluster, cluster, lifetime)
-}
-
-// UserKubeconfig is what listClusterUserCredential gives for a cluster with
-// local accounts and no directory integration: the same rights, as in AKS.
-func UserKubeconfig(s *Spec, group, cluster string, lifetime time.Duration) ([]byte, error) {
-	return s.masterKubeconfig("clusterUser_"+group+"_"+cluster, cluster, lifetime)
-}
-
-func (s *Spec) masterKubeconfig(user, cluster string, lifetime time.Duration) ([]byte, error) {
-	return Kubeconfig(Credential{Cluster: cluster, User: user, Server: "https://" + s.Endpoint + ":443", CA: pki.Pair(s.Keys.CA),
-		CommonName: MasterClient, Organizations: []string{MastersGroup}, Lifetime: lifetime})
-}
-
-// ProxyKubeconfig is kube-proxy's way to the API server, for a node's files.
-func ProxyKubeconfig(s *Spec, lifetime time.Duration) ([]byte, error) {
-	return Kubeconfig(Credential{Cluster: s.ID, User: ProxyUser, Server: "https://" + s.Address.String() + ":443", CA: pki.Pair(s.Keys.CA),
-		CommonName: ProxyUser, Lifetime: lifetime})
+// ProxyCertificate is kube-proxy's client certificate, for a node's files: it
+// may do what kube-proxy does and not act as the node. A caller keeps it as long
+// as pki finds it current, since each call makes another.
+func ProxyCertificate(s *Spec, lifetime time.Duration) (pki.Pair, error) {
+	ca, err := pki.OpenCA(pki.Pair(s.Keys.CA))
+	if err != nil {
+		return pki.Pair{}, fmt.Errorf("make certificate of %s: %w", ProxyUser, err)
+	}
+	return ca.Issue(pki.Request{CommonName: ProxyUser, Client: true, Lifetime: lifetime})
 }
 
 type kubeconfig struct {

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package agent keeps what lives inside a cluster's API and is the control
+// plane's to keep: the objects a cluster is born with, the pod ranges of its
+// nodes, and the approval of its kubelets' certificates. It learns of
+// everything by watching, and tells how the cluster is.
+//
+// It reaches the API server through a dial function, so it knows no namespaces;
+// package controlplane/linux runs one for each control plane.
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"bastide.dev/controlplane"
+)
+
+// Config is what an Agent needs; every field is required.
+type Config struct {
+	Spec   controlplane.Spec
+	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
+	Notify func() // called when State changed; must not block
+	Logger *slog.Logger
+}
+
+// State is how the cluster is, as far as its API server tells.
+type State struct {
+	Ready   bool // /readyz is ok
+	Version string
+	Nodes   []controlplane.NodeStatus
+	CoreDNS bool
+	Metrics bool
+	Error   string
+}
+
+// Agent keeps one cluster. Safe for concurrent use.
+type Agent struct {
+	Config
+	lost chan struct{} // holds one token after Lost
+
+	mu      sync.Mutex // guards what follows
+	spec    *controlplane.Spec
+	state   State
+	session *session // the one that runs, or nil
+}
+
+// New makes an agent, which does nothing before Run.
+func New(c Config) *Agent {
+	return &Agent{Config: c, spec: &c.Spec, lost: make(chan struct{}, 1)}
+}
+
+// Set gives the agent another spec.
+func (a *Agent) Set(spec controlplane.Spec) {
+	a.mu.Lock()
+	a.spec = &spec
+	s := a.session
+	a.mu.Unlock()
+	if s != nil {
+		s.specChanged()
+	}
+}
+
+// Lost tells that the API server is another process now, or none.
+func (a *Agent) Lost() {
+	select {
+	case a.lost <- struct{}{}:
+	default:
+	}
+}
+
+// State tells how the cluster is.
+func (a *Agent) State() State {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.state
+	s.Nodes = slices.Clone(s.Nodes)
+	return s
+}
+
+// Run works until ctx ends. Each life of the API server is a session of its
+// own: it waits for the server, and begins anew when the server is lost.
+func (a *Agent) Run(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := a.once(ctx)
+		a.update(func(s *State) { s.Ready = false })
+		if err != nil && ctx.Err() == nil {
+			a.Logger.Warn("session with API server ended", "error", err)
+			a.update(func(s *State) { s.Error = err.Error() })
+			pause(ctx, 200*time.Millisecond)
+		}
+	}
+}
+
+func (a *Agent) once(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s, err := newSession(a)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	select { // what was lost before isn't this one
+	case <-a.lost:
+	default:
+	}
+	var watcher sync.WaitGroup
+	defer watcher.Wait()
+	defer cancel()
+	watcher.Go(func() {
+		select {
+		case <-ctx.Done():
+		case <-a.lost:
+			cancel()
+		}
+	})
+	if err := s.awaitReady(ctx); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	a.session = s
+	a.mu.Unlock()
+	err = s.run(ctx)
+	a.mu.Lock()
+	a.session = nil
+	a.mu.Unlock()
+	return err
+}
+
+func (a *Agent) current() *controlplane.Spec {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.spec
+}
+
+// update changes the state and notifies when it is another then.
+func (a *Agent) update(f func(*State)) {
+	a.mu.Lock()
+	before := a.state
+	before.Nodes = slices.Clone(before.Nodes)
+	f(&a.state)
+	same := before.Ready == a.state.Ready && before.Version == a.state.Version && before.CoreDNS == a.state.CoreDNS &&
+		before.Metrics == a.state.Metrics && before.Error == a.state.Error && slices.Equal(before.Nodes, a.state.Nodes)
+	a.mu.Unlock()
+	if !same {
+		a.Notify()
+	}
+}
+
+func (a *Agent) setNode(n controlplane.NodeStatus) {
+	a.update(func(s *State) {
+		i, found := slices.BinarySearchFunc(s.Nodes, n.Name, byName)
+		if found {
+			s.Nodes[i] = n
+		} else {
+			s.Nodes = slices.Insert(s.Nodes, i, n)
+		}
+	})
+}
+
+func (a *Agent) dropNode(name string) {
+	a.update(func(s *State) {
+		s.Nodes = slices.DeleteFunc(s.Nodes, func(n controlplane.NodeStatus) bool { return n.Name == name })
+	})
+}
+
+func byName(n controlplane.NodeStatus, name string) int { return strings.Compare(n.Name, name) }
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package linux
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+
+	"bastide.dev/controlplane"
+	"bastide.dev/controlplane/agent"
+)
+
+// instance is one control plane, as far as this process knows it.
+type instance struct {
+	id    string
+	apply sync.Mutex // held by Apply and Remove
+
+	mu        sync.Mutex // guards what follows
+	spec      controlplane.Spec
+	known     bool  // spec was applied, or tried
+	err       error // why Apply failed last
+	agent     *agent.Agent
+	endsAgent func() // ends the agent and waits for it
+	apiServer int    // pid
+}
+
+func (in *instance) set(spec controlplane.Spec, err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.spec, in.known, in.err = spec, true, err
+}
+
+func (in *instance) failed(spec controlplane.Spec, err error) { in.set(spec, err) }
+
+func (in *instance) current() (controlplane.Spec, bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.spec, in.known
+}
+
+// apiServerIs has the agent begin anew when the API server is another process.
+func (in *instance) apiServerIs(pid int) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if pid == in.apiServer {
+		return
+	}
+	if in.apiServer != 0 && in.agent != nil {
+		in.agent.Lost()
+	}
+	in.apiServer = pid
+}
+
+func (in *instance) endAgent() {
+	in.mu.Lock()
+	end := in.endsAgent
+	in.agent, in.endsAgent, in.apiServer = nil, nil, 0
+	in.mu.Unlock()
+	if end != nil {
+		end()
+	}
+}
+
+// keepObjects starts the control plane's agent, or hands it the new spec.
+func (p *Plane) keepObjects(in *instance, spec controlplane.Spec, netns string) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.spec, in.known, in.err = spec, true, nil
+	if in.agent != nil {
+		in.agent.Set(spec)
+		return
+	}
+	if p.ctx.Err() != nil {
+		return
+	}
+	a := agent.New(agent.Config{Spec: spec, Dial: Dialer(netns), Notify: func() { p.changes.add(in.id) },
+		Logger: p.Logger.With("controlplane", in.id)})
+	ctx, cancel := context.WithCancel(p.ctx)
+	ended := make(chan struct{})
+	p.agents.Go(func() {
+		defer close(ended)
+		a.Run(ctx)
+	})
+	in.agent = a
+	in.endsAgent = func() { cancel(); <-ended }
+}
+
+// Status tells of one control plane; of one that isn't known only the ID.
+func (p *Plane) Status(id string) controlplane.Status {
+	status := controlplane.Status{ID: id, Phase: controlplane.Starting}
+	p.mu.Lock()
+	in := p.byID[id]
+	p.mu.Unlock()
+	if in == nil {
+		return status
+	}
+	in.mu.Lock()
+	spec, known, err, a := in.spec, in.known, in.err, in.agent
+	in.mu.Unlock()
+	if !known {
+		return status
+	}
+	trouble := p.processes(id, &status)
+	switch {
+	case err != nil:
+		status.Phase, status.Error = controlplane.Failed, err.Error()
+		return status
+	case spec.Stopped:
+		status.Phase = controlplane.Stopped
+		return status
+	}
+	if a != nil {
+		state := a.State()
+		status.Version, status.Nodes, status.CoreDNS, status.Metrics, status.Error = state.Version, state.Nodes, state.CoreDNS, state.Metrics, state.Error
+		if state.Ready {
+			status.Phase = controlplane.Ready
+		}
+	}
+	if trouble != "" && status.Phase != controlplane.Ready {
+		status.Phase, status.Error = controlplane.Failed, trouble
+	}
+	return status
+}
+
+// processes fills in the processes, and says which can't be kept running and why.
+func (p *Plane) processes(id string, status *controlplane.Status) string {
+	var trouble []string
+	for _, program := range controlplane.Programs() {
+		s, ok := p.supervisor.Status(processName(id, program))
+		if !ok {
+			continue
+		}
+		status.Processes = append(status.Processes, controlplane.Process{Name: program, PID: s.PID, Started: s.Started, Restarts: s.Restarts})
+		switch {
+		case s.Error != "":
+			trouble = append(trouble, s.Error)
+		case s.PID == 0 && s.Restarts >= 2: // once or twice is an accident
+			trouble = append(trouble, fmt.Sprintf("%s ended %d times, last by %s: %s", program, s.Restarts+1, s.Exit, lastLine(s.Log)))
+		}
+	}
+	return strings.Join(trouble, "; ")
+}
+
+func lastLine(log string) string {
+	return log[strings.LastIndexByte(log, '\n')+1:]
+}
+
+func compare(a, b string) int { return cmp.Compare(a, b) }
+
+// changes hands IDs to one reader: each once, however often it was added, and
+// none lost when the reader is slow.
+type changes struct {
+	out  chan string
+	wake chan struct{}
+
+	mu      sync.Mutex // guards pending
+	pending map[string]bool
+}
+
+func newChanges() *changes {
+	return &changes{out: make(chan string), wake: make(chan struct{}, 1), pending: map[string]bool{}}
+}
+
+func (c *changes) add(id string) {
+	c.mu.Lock()
+	c.pending[id] = true
+	c.mu.Unlock()
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *changes) take() (string, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id := range c.pending {
+		delete(c.pending, id)
+		return id, true
+	}
+	return "", false
+}
+
+func (c *changes) deliver(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.wake:
+		}
+		for id, ok := c.take(); ok; id, ok = c.take() {
+			select {
+			case <-ctx.Done():
+				return
+			case c.out <- id:
+			}
+		}
+	}
+}

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package linux runs control planes on a Linux machine: each with a uid, a
+// cgroup, directories and a network namespace of its own, its programs kept by
+// package supervise and its objects by package controlplane/agent.
+//
+// It is mechanism: cmd and testcloud hand it to package host.
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"bastide.dev/bundle"
+	"bastide.dev/cgroup"
+	"bastide.dev/controlplane"
+	"bastide.dev/fault"
+	"bastide.dev/supervise"
+)
+
+// Config is what a Plane needs. All but Bundles is required.
+type Config struct {
+	Instance string
+	StateDir string // keeps controlplanes/<id> on disk
+	RunDir   string // keeps what a reboot may empty
+	CacheDir string // of bundles
+	UIDBase  int    // the first uid of control planes; each takes the lowest free one
+	UIDCount int
+	// Netns is the path of a network namespace by its name in a spec.
+	Netns  func(name string) string
+	Logger *slog.Logger
+}
+
+// Plane runs control planes. Safe for concurrent use. The processes outlive it
+// and are adopted by the next Plane with the same directories, when their specs
+// are applied again.
+type Plane struct {
+	Config
+	supervisor *supervise.Supervisor
+	changes    *changes
+	uids       sync.Mutex // held while a uid is chosen and written down
+	ctx        context.Context
+	cancel     context.CancelFunc
+
+	mu     sync.Mutex // guards byID
+	byID   map[string]*instance
+	agents sync.WaitGroup
+}
+
+// New makes a Plane; nothing runs before Run and Apply.
+func New(c Config) (*Plane, error) {
+	for _, dir := range []string{filepath.Join(c.StateDir, "controlplanes"), filepath.Join(c.RunDir, "controlplanes")} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return nil, fmt.Errorf("make directory of control planes: %w", err)
+		}
+	}
+	s, err := supervise.New(supervise.Config{RunDir: filepath.Join(c.RunDir, "controlplanes"), Logger: c.Logger})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Plane{Config: c, supervisor: s, changes: newChanges(), ctx: ctx, cancel: cancel, byID: map[string]*instance{}}, nil
+}
+
+// Run follows the processes and renews certificates until ctx ends, and leaves
+// the processes running.
+func (p *Plane) Run(ctx context.Context) error {
+	var wait sync.WaitGroup
+	wait.Go(func() { _ = p.supervisor.Run(ctx) }) // always nil
+	wait.Go(func() { p.changes.deliver(ctx) })
+	renew := time.NewTicker(time.Hour)
+	defer renew.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case name := <-p.supervisor.Changed():
+			p.processChanged(name)
+		case <-renew.C:
+			p.renew(ctx)
+		}
+	}
+	p.cancel()
+	p.agents.Wait()
+	wait.Wait()
+	return nil
+}
+
+// Changed receives the ID of a control plane whose status changed. It is never
+// closed; it is fed while Run runs.
+func (p *Plane) Changed() <-chan string { return p.changes.out }
+
+// IDs lists the control planes that have anything on this machine.
+func (p *Plane) IDs() []string {
+	entries, err := os.ReadDir(filepath.Join(p.StateDir, "controlplanes"))
+	if err != nil {
+		return nil
+	}
+	var ids []string
+	for _, e := range entries {
+		if e.IsDir() {
+			ids = append(ids, e.Name())
+		}
+	}
+	return ids
+}
+
+// Apply makes a control plane what its spec says. It returns when the processes
+// are asked for; Status and Changed tell how they get on.
+func (p *Plane) Apply(ctx context.Context, spec controlplane.Spec) error {
+	if err := spec.Validate(); err != nil {
+		return err
+	}
+	in := p.instance(spec.ID)
+	in.apply.Lock()
+	defer in.apply.Unlock()
+	if spec.Stopped {
+		return p.stop(ctx, in, spec)
+	}
+	if err := p.start(in, spec); err != nil {
+		in.failed(spec, err)
+		p.changes.add(spec.ID)
+		return err
+	}
+	return nil
+}
+
+func (p *Plane) instance(id string) *instance {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	in := p.byID[id]
+	if in == nil {
+		in = &instance{id: id}
+		p.byID[id] = in
+	}
+	return in
+}
+
+func (p *Plane) start(in *instance, spec controlplane.Spec) error {
+	owner, err := p.ensureDirs(spec.ID)
+	if err != nil {
+		return err
+	}
+	plan, err := controlplane.Compile(spec, p.dirs(spec.ID))
+	if err != nil {
+		return err
+	}
+	programs, err := p.programs(plan)
+	if err != nil {
+		return err
+	}
+	pinned, err := p.writeFiles(spec.ID, plan, owner)
+	if err != nil {
+		return err
+	}
+	netns := p.Netns(spec.Namespace)
+	if err := prepareNetns(netns); err != nil {
+		return fault.New(fault.Unavailable, "", "The network namespace of control plane %s isn't ready.", spec.ID).Because(err)
+	}
+	for i, program := range plan.Programs {
+		inputs, err := plan.Inputs(program.Name, pinned[program.Name])
+		if err != nil {
+			return err
+		}
+		if err := p.supervisor.Set(p.process(spec.ID, program, programs[i], netns, owner, inputs)); err != nil {
+			return err
+		}
+	}
+	p.keepObjects(in, spec, netns)
+	return nil
+}
+
+func (p *Plane) programs(plan controlplane.Plan) ([]program, error) {
+	found := make([]program, len(plan.Programs))
+	for i, want := range plan.Programs {
+		b, err := bundle.Open(p.CacheDir, want.Bundle, want.Version)
+		if err != nil {
+			return nil, err
+		}
+		path := b.Path(want.Name)
+		if path == "" {
+			return nil, fault.New(fault.NotFound, "BundleIncomplete", "Bundle %s has no %s.", b.ID(), want.Name)
+		}
+		found[i] = program{path: path, root: b.Root()}
+	}
+	return found, nil
+}
+
+// stop ends all processes and keeps the data. etcd goes last, so that the
+// others can write what they have.
+func (p *Plane) stop(ctx context.Context, in *instance, spec controlplane.Spec) error {
+	in.endAgent()
+	if err := p.end(ctx, spec.ID, p.supervisor.Stop, controlplane.ControllerManager, controlplane.Scheduler, controlplane.APIServer); err != nil {
+		return err
+	}
+	if err := p.end(ctx, spec.ID, p.supervisor.Stop, controlplane.Etcd); err != nil {
+		return err
+	}
+	in.set(spec, nil)
+	p.changes.add(spec.ID)
+	return nil
+}
+
+func (p *Plane) end(ctx context.Context, id string, end func(context.Context, string) error, programs ...string) error {
+	errs := make([]error, len(programs))
+	var wait sync.WaitGroup
+	for i, name := range programs {
+		wait.Go(func() { errs[i] = end(ctx, processName(id, name)) })
+	}
+	wait.Wait()
+	return errors.Join(errs...)
+}
+
+// Remove ends a control plane and leaves nothing of it.
+func (p *Plane) Remove(ctx context.Context, id string) error {
+	if id != filepath.Base(id) || id == "." || id == ".." {
+		return fault.New(fault.Invalid, "", "%q is not the ID of a control plane.", id)
+	}
+	in := p.instance(id)
+	in.apply.Lock()
+	defer in.apply.Unlock()
+	in.endAgent()
+	if err := p.end(ctx, id, p.supervisor.Kill, controlplane.Programs()...); err != nil {
+		return fmt.Errorf("remove control plane %s: %w", id, err)
+	}
+	if err := cgroup.Delete(p.group(id)); err != nil {
+		return fmt.Errorf("remove control plane %s: %w", id, err)
+	}
+	if err := p.removeDirs(id); err != nil {
+		return fmt.Errorf("remove control plane %s: %w", id, err)
+	}
+	p.mu.Lock()
+	delete(p.byID, id)
+	p.mu.Unlock()
+	p.changes.add(id)
+	return nil
+}
+
+// renew applies again what runs, which issues what is due.
+func (p *Plane) renew(ctx context.Context) {
+	for _, in := range p.instances() {
+		if spec, ok := in.current(); ok && !spec.Stopped {
+			if err := p.Apply(ctx, spec); err != nil {
+				p.Logger.Error("certificates not renewed", "controlplane", in.id, "error", err)
+			}
+		}
+	}
+}
+
+func (p *Plane) instances() []*instance {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make([]*instance, 0, len(p.byID))
+	for _, in := range p.byID {
+		all = append(all, in)
+	}
+	slices.SortFunc(all, func(a, b *instance) int { return compare(a.id, b.id) })
+	return all
+}
