@@ -76,6 +76,9 @@ const (
 
 // Render writes variables as commands of the shell, for eval.
 func Render(shell Shell, variables []Variable) (string, error) {
+	if shell != Sh && shell != Fish {
+		return "", fmt.Errorf("shell %q isn't known: use %s or %s", shell, Sh, Fish)
+	}
 	var b strings.Builder
 	for _, v := range variables {
 		switch shell {
@@ -91,8 +94,6 @@ func Render(shell Shell, variables []Variable) (string, error) {
 				value = strings.Join(parts, " ")
 			}
 			fmt.Fprintf(&b, "set -gx %s %s\n", v.Name, value)
-		default:
-			return "", fmt.Errorf("shell %q isn't known: use %s or %s", shell, Sh, Fish)
 		}
 	}
 	return b.String(), nil
