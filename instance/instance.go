@@ -30,6 +30,9 @@ const (
 // Slots is how many instances fit on one machine: the uid space is cut in as many parts.
 const Slots = 15
 
+// ControlPlanes is how many control planes, with a uid each, an instance may have.
+const ControlPlanes = 50000
+
 const (
 	uidsPerMachine  = 1 << 16
 	machinesPerSlot = 4000

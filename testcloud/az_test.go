@@ -127,7 +127,7 @@ func workload(t *testing.T, c *testcloud.Cloud) {
 		if out := kubectl("exec", "box", "--", "wget", "-qO-", "http://web.default.svc.cluster.local/"); !strings.Contains(out, "web-") {
 			t.Errorf("the Service, by its name, from a pod: %q", out)
 		}
-		if out := kubectl("exec", "box", "--", "nslookup", c.Env["BASTIDE_MANAGEMENT_HOST"]); !strings.Contains(out, c.Env["BASTIDE_FRONT_DOOR"]) {
+		if out := kubectl("exec", "box", "--", "nslookup", "management."+c.Env["BASTIDE_DOMAIN"]); !strings.Contains(out, "192.88.99.") {
 			t.Errorf("the instance's own name, from a pod: %q", out)
 		}
 	})

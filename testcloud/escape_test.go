@@ -66,7 +66,6 @@ func escape(t *testing.T, c *testcloud.Cloud) {
 		"a new outer mount of debugfs":      "mount -t debugfs none /tmp",
 		"block devices in its own dev":      "ls /dev/vda /node/dev/vda",
 		"a release agent (cgroup v1)":       "mkdir -p /tmp/cg && mount -t cgroup -o rdma cgroup /tmp/cg && echo /x > /tmp/cg/release_agent",
-		"the service's etcd":                "wget -T 2 -qO- --no-check-certificate https://" + c.Env["BASTIDE_LOOPBACK"] + ":2379/version",
 		"the image's shared files, written": "find /node/var/lib/containerd -type f -links +1 -size +100k | sed 1q | while read f; do echo x >> $f && exit 7; done; [ $? = 7 ]",
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -47,7 +47,7 @@ func newSDK(t testing.TB, c *testcloud.Cloud) *sdk {
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(bundle)
-	s := &sdk{sub: c.Env["AZURE_SUBSCRIPTION_ID"], base: c.Env["BASTIDE_MANAGEMENT"]}
+	s := &sdk{sub: c.Env["AZURE_SUBSCRIPTION_ID"], base: "https://management." + c.Env["BASTIDE_DOMAIN"]}
 	s.http = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, MaxIdleConnsPerHost: 64, ForceAttemptHTTP2: true}}
 	own := cloud.Configuration{
 		ActiveDirectoryAuthorityHost: c.Env["AZURE_AUTHORITY_HOST"],

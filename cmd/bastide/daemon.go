@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"bastide.dev/bundle"
+	"bastide.dev/instance"
+	"bastide.dev/store/etcd"
+	"bastide.dev/supervise"
+)
+
+// The instance's own processes, by the names that their logs and records have.
+const (
+	etcdProcess  = "etcd"
+	serveProcess = "serve"
+	hostProcess  = "host"
+)
+
+func newDaemon(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use:    "daemon",
+		Hidden: true,
+		Short:  "Keep the instance's etcd, serve and host running (what `bastide up` starts)",
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := mustBeRoot("bastide daemon"); err != nil {
+				return err
+			}
+			in, err := g.load()
+			if err != nil {
+				return err
+			}
+			return runDaemon(cmd.Context(), in)
+		},
+	}
+}
+
+// runDaemon keeps the three processes running until ctx ends. They go on without
+// it; the next daemon adopts them, or replaces those whose binary changed.
+func runDaemon(ctx context.Context, in *instance.Instance) error {
+	unlock, err := lockDaemon(in)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	keys := newKeyring(in)
+	if err := keys.ensure(); err != nil {
+		return err
+	}
+	supervisor, err := supervise.New(supervise.Config{RunDir: serviceRunDir(in), Logger: log})
+	if err != nil {
+		return fmt.Errorf("daemon: %w", err)
+	}
+	processes, err := serviceProcesses(in, keys)
+	if err != nil {
+		return err
+	}
+	for _, p := range processes {
+		if err := supervisor.Set(p); err != nil {
+			return fmt.Errorf("daemon: %s: %w", p.Name, err)
+		}
+	}
+	go renew(ctx, keys, log)
+	return supervisor.Run(ctx)
+}
+
+// renew looks once a day whether a certificate is due: its readers take the new
+// one from disk.
+func renew(ctx context.Context, keys keyring, log *slog.Logger) {
+	for daily := time.NewTicker(24 * time.Hour); ; {
+		select {
+		case <-ctx.Done():
+			daily.Stop()
+			return
+		case <-daily.C:
+			if err := keys.ensure(); err != nil {
+				log.Error("renewing certificates", "error", err)
+			}
+		}
+	}
+}
+
+func serviceRunDir(in *instance.Instance) string { return filepath.Join(in.RunDir(), "service") }
+
+func serviceProcesses(in *instance.Instance, keys keyring) ([]supervise.Process, error) {
+	store, err := etcdDefinition(in, keys)
+	if err != nil {
+		return nil, err
+	}
+	self, digest, err := ownBinary(in)
+	if err != nil {
+		return nil, err
+	}
+	daemon := func(name, command string, env ...string) supervise.Process {
+		return supervise.Process{
+			Name: name, Path: self, Inputs: digest, Keep: true, Dir: "/",
+			Args:    []string{command, "--instance", in.Name, "--state-dir", in.StateDir},
+			Env:     append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "GOGC=50"}, env...),
+			Cgroup:  serviceGroup(in, name),
+			LogFile: in.Dir("logs", name+".log"),
+			Rlimits: []supervise.Rlimit{{Resource: unix.RLIMIT_NOFILE, Soft: 20000, Hard: 20000}},
+			Backoff: supervise.Backoff{Min: 20 * time.Millisecond, Max: 5 * time.Second},
+		}
+	}
+	return []supervise.Process{store, daemon(serveProcess, "serve"), daemon(hostProcess, "host")}, nil
+}
+
+func serviceGroup(in *instance.Instance, name string) string {
+	return "bastide-" + in.Name + "/service/" + name
+}
+
+// etcdDefinition is the service's own etcd: one member, TLS both ways, its own user.
+func etcdDefinition(in *instance.Instance, keys keyring) (supervise.Process, error) {
+	parts, err := bundle.Open(in.CacheDir, "etcd", bundle.EtcdVersion)
+	if err != nil {
+		return supervise.Process{}, err
+	}
+	uid := int(in.EtcdUID())
+	data := in.Dir("etcd")
+	for _, dir := range []string{data, in.Dir("logs")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return supervise.Process{}, fmt.Errorf("daemon: %w", err)
+		}
+	}
+	if err := os.Chown(data, uid, uid); err != nil {
+		return supervise.Process{}, fmt.Errorf("daemon: %w", err)
+	}
+	client, peer := "https://"+in.EtcdClient(), "https://"+in.EtcdPeer()
+	return supervise.Process{
+		Name: etcdProcess, Path: parts.Path("etcd"), UID: uid, GID: uid, Dir: data,
+		Args: []string{
+			"--name=" + in.Name, "--data-dir=" + data,
+			"--listen-client-urls=" + client, "--advertise-client-urls=" + client,
+			"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer, "--initial-cluster=" + in.Name + "=" + peer,
+			"--cert-file=" + keys.path("etcd.crt"), "--key-file=" + keys.path("etcd.key"),
+			"--trusted-ca-file=" + keys.path("etcd-ca.crt"), "--client-cert-auth=true",
+			"--peer-cert-file=" + keys.path("etcd.crt"), "--peer-key-file=" + keys.path("etcd.key"),
+			"--peer-trusted-ca-file=" + keys.path("etcd-ca.crt"), "--peer-client-cert-auth=true",
+			// A small store: keep little history in memory, and compact by the hour.
+			"--snapshot-count=5000", "--auto-compaction-mode=periodic", "--auto-compaction-retention=1h",
+			"--heartbeat-interval=500", "--election-timeout=5000", "--log-level=warn",
+		},
+		Env:     []string{"GOGC=40", "GOMEMLIMIT=64MiB", "GOMAXPROCS=2"},
+		Cgroup:  serviceGroup(in, etcdProcess),
+		LogFile: in.Dir("logs", "etcd.log"),
+		Rlimits: []supervise.Rlimit{{Resource: unix.RLIMIT_NOFILE, Soft: 20000, Hard: 20000}},
+		Backoff: supervise.Backoff{Min: 20 * time.Millisecond, Max: 5 * time.Second},
+	}, nil
+}
+
+// ownBinary copies the running binary to a place named by its content: a build
+// that replaces the original disturbs nothing that runs, and a daemon of
+// another build knows that it is another.
+func ownBinary(in *instance.Instance) (path, digest string, err error) {
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return "", "", fmt.Errorf("own binary: %w", err)
+	}
+	defer self.Close()
+	hash := sha256.New()
+	if _, err := io.Copy(hash, self); err != nil {
+		return "", "", fmt.Errorf("own binary: %w", err)
+	}
+	digest = hex.EncodeToString(hash.Sum(nil))[:16]
+	dir := in.Dir("agent")
+	path = filepath.Join(dir, "bastide-"+digest)
+	if _, err := os.Stat(path); err == nil {
+		return path, digest, nil
+	}
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return "", "", fmt.Errorf("own binary: %w", err)
+	}
+	if _, err := self.Seek(0, io.SeekStart); err != nil {
+		return "", "", fmt.Errorf("own binary: %w", err)
+	}
+	return path, digest, copyExecutable(self, path)
+}
+
+func copyExecutable(from io.Reader, path string) error {
+	temp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return fmt.Errorf("copy binary: %w", err)
+	}
+	defer os.Remove(temp.Name()) // of a copy that failed: renamed away otherwise
+	_, err = io.Copy(temp, from)
+	if err := errors.Join(err, temp.Chmod(0o755), temp.Close()); err != nil {
+		return fmt.Errorf("copy binary: %w", err)
+	}
+	return os.Rename(temp.Name(), path)
+}
+
+func lockPath(in *instance.Instance) string { return filepath.Join(in.RunDir(), "daemon.lock") }
+
+// lockDaemon lets one daemon run per instance; the lock's file names its pid.
+func lockDaemon(in *instance.Instance) (unlock func(), err error) {
+	if err := os.MkdirAll(in.RunDir(), 0o711); err != nil {
+		return nil, fmt.Errorf("daemon: %w", err)
+	}
+	f, err := os.OpenFile(lockPath(in), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("daemon: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("daemon: another one runs for instance %q", in.Name), f.Close())
+	}
+	if err := f.Truncate(0); err != nil {
+		return nil, errors.Join(fmt.Errorf("daemon: %w", err), f.Close())
+	}
+	if _, err := fmt.Fprintf(f, "%d\n", os.Getpid()); err != nil {
+		return nil, errors.Join(fmt.Errorf("daemon: %w", err), f.Close())
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+// daemonPID is the pid of the daemon that holds the lock; 0 when none does.
+func daemonPID(in *instance.Instance) int {
+	f, err := os.OpenFile(lockPath(in), os.O_RDWR, 0)
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); err == nil {
+		return 0 // nobody holds it
+	}
+	text, err := io.ReadAll(f)
+	if err != nil {
+		return 0
+	}
+	var pid int
+	_, _ = fmt.Sscan(strings.TrimSpace(string(text)), &pid)
+	return pid
+}
+
+// stopDaemon ends the daemon, and then the three processes that outlive it.
+func stopDaemon(ctx context.Context, in *instance.Instance) error {
+	if pid := daemonPID(in); pid > 1 {
+		if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("stop daemon: %w", err)
+		}
+		for daemonPID(in) != 0 {
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("stop daemon %d: %w", pid, ctx.Err())
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	}
+	if _, err := os.Stat(serviceRunDir(in)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	supervisor, err := supervise.New(supervise.Config{RunDir: serviceRunDir(in), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return fmt.Errorf("stop service: %w", err)
+	}
+	names, err := supervisor.Recorded()
+	if err != nil {
+		return fmt.Errorf("stop service: %w", err)
+	}
+	var failed []error
+	for _, name := range names {
+		failed = append(failed, supervisor.Stop(ctx, name))
+	}
+	return errors.Join(failed...)
+}
+
+// openStore connects to the instance's etcd with the certificate of user.
+func openStore(ctx context.Context, in *instance.Instance, user string) (*etcd.Store, error) {
+	config, err := newKeyring(in).client("etcd-ca", user)
+	if err != nil {
+		return nil, err
+	}
+	return etcd.New(ctx, etcd.Config{Endpoints: []string{"https://" + in.EtcdClient()}, TLS: config, Prefix: "/bastide/"})
+}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	controlplane "bastide.dev/controlplane/linux"
+	dataplane "bastide.dev/dataplane/linux"
+	"bastide.dev/host"
+	"bastide.dev/instance"
+	machine "bastide.dev/machine/linux"
+	"bastide.dev/reconcile"
+)
+
+func newHost(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use:    "host",
+		Hidden: true,
+		Short:  "Keep networks, control planes and machines of this machine (what the daemon runs)",
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := mustBeRoot("bastide host"); err != nil {
+				return err
+			}
+			in, err := g.load()
+			if err != nil {
+				return err
+			}
+			return runHost(cmd.Context(), in)
+		},
+	}
+}
+
+// mechanism is what acts on this machine: host drives it, `bastide down` stops it.
+type mechanism struct {
+	plane  *dataplane.Plane
+	planes *controlplane.Plane
+	boxes  *machine.Provider
+}
+
+func newMechanism(in *instance.Instance, log *slog.Logger) (*mechanism, error) {
+	self, _, err := ownBinary(in)
+	if err != nil {
+		return nil, err
+	}
+	plane, err := dataplane.New(dataplane.Config{Instance: in.Name, RunDir: in.RunDir(), Logger: log})
+	if err != nil {
+		return nil, fmt.Errorf("data plane: %w", err)
+	}
+	planes, err := controlplane.New(controlplane.Config{
+		Instance: in.Name, StateDir: in.Dir("host"), RunDir: in.RunDir(), CacheDir: in.CacheDir,
+		UIDBase: int(in.ControlPlaneUIDs()), UIDCount: instance.ControlPlanes, Netns: plane.NetnsPath, Logger: log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("control planes: %w", err)
+	}
+	boxes, err := machine.New(machine.Config{
+		Instance: in.Name, StateDir: in.Dir("host", "machines"), RunDir: in.RunDir(), CacheDir: in.CacheDir,
+		UIDBase: in.MachineUIDs(), Agent: self, Logger: log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("machines: %w", err)
+	}
+	return &mechanism{plane, planes, boxes}, nil
+}
+
+func runHost(ctx context.Context, in *instance.Instance) error {
+	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	m, err := newMechanism(in, log)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := errors.Join(m.boxes.Close(), m.plane.Close()); err != nil {
+			log.Error("closing", "error", err)
+		}
+	}()
+	config, err := newKeyring(in).client("ca", "host")
+	if err != nil {
+		return err
+	}
+	agent := host.NewAgent(host.Config{
+		Link: host.NewLink("https://"+in.HostAPI(), hostName, config), Network: m.plane, ControlPlanes: m.planes, Machines: m.boxes, Log: log,
+	})
+	group := &reconcile.Group{}
+	group.Add("control planes", m.planes.Run)
+	group.Add("units", agent.Run)
+	return group.Run(ctx)
+}

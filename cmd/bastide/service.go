@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"os"
+
+	"bastide.dev/arm"
+	"bastide.dev/bundle"
+	"bastide.dev/cluster"
+	"bastide.dev/controlplane"
+	"bastide.dev/dataplane"
+	"bastide.dev/fault"
+	"bastide.dev/identity"
+	"bastide.dev/identity/graph"
+	"bastide.dev/identity/login"
+	"bastide.dev/instance"
+	"bastide.dev/nodeimage"
+	"bastide.dev/reconcile"
+	"bastide.dev/registry"
+	"bastide.dev/resource"
+	"bastide.dev/store"
+	"bastide.dev/store/etcd"
+)
+
+// sealedStore is the instance's store with its secrets sealed.
+type sealedStore struct {
+	store store.Store
+	etcd  *etcd.Store
+}
+
+func (s *sealedStore) close() { _ = s.etcd.Close() } // nothing is lost: each write was acknowledged
+
+// openSealed connects as user and seals what must not be read from etcd's disk:
+// keys and hosts' units, which hold keys too.
+func openSealed(ctx context.Context, in *instance.Instance, user string) (*sealedStore, error) {
+	key, err := os.ReadFile(newKeyring(in).path("seal.key"))
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	base, err := openStore(ctx, in, user)
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	sealed, err := store.NewSealed(base, []string{"secrets/", "hosts/"}, store.SealKey{ID: "1", Key: key})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("store: %w", err), base.Close())
+	}
+	return &sealedStore{sealed, base}, nil
+}
+
+// service is serve's parts, wired by hand.
+type service struct {
+	*sealedStore
+	in        *instance.Instance
+	directory *identity.Directory
+	login     *login.Service
+	graph     *graph.Service
+	clusters  *cluster.Provider
+	front     *arm.Handler
+	registry  *registry.Registry
+}
+
+func endpoints(in *instance.Instance) identity.Endpoints {
+	return identity.Endpoints{Authority: in.URL("login"), ResourceManager: in.URL("management"), Graph: in.URL("graph"), Registry: in.URL("registry")}
+}
+
+func newService(ctx context.Context, in *instance.Instance, keys keyring, log *slog.Logger) (*service, error) {
+	sealed, err := openSealed(ctx, in, "etcd-serve")
+	if err != nil {
+		return nil, err
+	}
+	s := &service{sealedStore: sealed, in: in}
+	if err := s.wire(keys, log); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *service) wire(keys keyring, log *slog.Logger) (err error) {
+	in := s.in
+	if s.directory, err = identity.New(identity.Config{Store: s.store, Endpoints: endpoints(in), Log: log}); err != nil {
+		return fmt.Errorf("directory: %w", err)
+	}
+	if s.login, err = login.New(login.Config{Directory: s.directory, Store: s.store, Log: log}); err != nil {
+		return fmt.Errorf("login: %w", err)
+	}
+	if s.graph, err = graph.New(graph.Config{Directory: s.directory, Log: log}); err != nil {
+		return fmt.Errorf("graph: %w", err)
+	}
+	if s.clusters, err = newClusters(s, keys, log); err != nil {
+		return fmt.Errorf("clusters: %w", err)
+	}
+	if s.front, err = newFront(s, log); err != nil {
+		return fmt.Errorf("front door: %w", err)
+	}
+	if s.registry, err = newRegistry(s, log); err != nil {
+		return fmt.Errorf("registry: %w", err)
+	}
+	return nil
+}
+
+func (s *service) addTo(g *reconcile.Group) {
+	g.Add("directory", s.directory.Run)
+	g.Add("login", s.login.Run)
+	g.Add("clusters", s.clusters.Run)
+	g.Add("front door's background work", s.front.Run)
+	g.Add("registry", s.registry.Run)
+}
+
+func (s *service) frontDoor() http.Handler {
+	return byHost(map[string]http.Handler{
+		s.in.Host("management"): s.front,
+		s.in.Host("login"):      s.login,
+		s.in.Host("graph"):      s.graph,
+		s.in.Host("registry"):   s.registry,
+	})
+}
+
+func newClusters(s *service, keys keyring, log *slog.Logger) (*cluster.Provider, error) {
+	in := s.in
+	ca, err := os.ReadFile(keys.path("ca.crt"))
+	if err != nil {
+		return nil, err
+	}
+	var names []dataplane.Name
+	for _, n := range instance.Services() {
+		names = append(names, dataplane.Name{Name: in.Host(n), Addresses: []netip.Addr{in.FrontDoor()}})
+	}
+	return cluster.New(cluster.Config{
+		Store: s.store, Catalogue: &catalogue{in.CacheDir}, Directory: s.directory, Log: log,
+		CheckSecret: func(ctx context.Context, clientID, secret string) error {
+			_, _, err := s.directory.CheckSecret(ctx, clientID, secret, "")
+			return err
+		},
+		Host: hostName, Location: in.Location, Domain: in.Domain, Tenant: in.Tenant,
+		PublicPool: in.PublicPool, FrontDoor: in.FrontDoor(), Names: names,
+		Addons:   controlplane.Addons{CoreDNS: nodeimage.CoreDNSImage, MetricsServer: nodeimage.MetricsServerImage},
+		Registry: in.Host("registry"), InstanceCA: ca, PauseImage: nodeimage.PauseImage,
+	})
+}
+
+// catalogue is what stands in the cache, asked anew each time: a bundle that was
+// built meanwhile is there without a restart.
+type catalogue struct{ cacheDir string }
+
+func (c *catalogue) Kubernetes() []string {
+	all, err := bundle.List(c.cacheDir)
+	if err != nil {
+		return nil
+	}
+	var versions []string
+	for _, m := range all {
+		if m.Name == "kubernetes" {
+			versions = append(versions, m.Version)
+		}
+	}
+	return versions
+}
+
+func (c *catalogue) Parts(version string) (cluster.Parts, error) {
+	image, err := nodeimage.Open(c.cacheDir, nodeimage.Latest)
+	if err != nil {
+		return cluster.Parts{}, err
+	}
+	return cluster.Parts{Etcd: bundle.EtcdVersion, Image: image.Version,
+		Layers: []string{"runtime@" + bundle.RuntimeVersion, "kubernetes@" + version}}, nil
+}
+
+func (c *catalogue) newest() (string, error) {
+	versions, err := cluster.NewVersions(c.Kubernetes())
+	if err != nil {
+		return "", err
+	}
+	if len(versions) == 0 {
+		return "", fault.New(fault.NotFound, "NoKubernetes", "No Kubernetes release is built: run `bastide bundle build`.")
+	}
+	return versions[len(versions)-1].String(), nil
+}
+
+// armIdentity lets the front door ask the directory: the two name principals in
+// types of their own, since neither imports the other.
+type armIdentity struct{ directory *identity.Directory }
+
+func (a armIdentity) Authenticate(ctx context.Context, bearer string) (arm.Principal, error) {
+	p, err := a.directory.Authenticate(ctx, bearer)
+	if err != nil {
+		return arm.Principal{}, err
+	}
+	return arm.Principal{ID: p.ID, Kind: string(p.Kind), Name: p.Name, AppID: p.AppID, Tenant: p.TenantID, Groups: p.Groups}, nil
+}
+
+func (a armIdentity) Authorize(ctx context.Context, who arm.Principal, action string, scope resource.ID) error {
+	return a.directory.Authorize(ctx, identity.Principal{ID: who.ID, Kind: identity.PrincipalKind(who.Kind), Name: who.Name,
+		AppID: who.AppID, TenantID: who.Tenant, Groups: who.Groups}, action, scope.String())
+}
+
+// registryIdentity lets the registry ask the directory.
+type registryIdentity struct {
+	directory *identity.Directory
+	scope     string
+}
+
+func (r registryIdentity) Basic(ctx context.Context, name, password, address string) (registry.Subject, error) {
+	p, err := r.directory.AuthenticateBasic(ctx, name, password, address)
+	return registry.Subject{ID: p.ID, Kind: string(p.Kind), Name: p.Name}, err
+}
+
+func (r registryIdentity) Bearer(ctx context.Context, token string) (registry.Subject, error) {
+	p, err := r.directory.AuthenticateRegistry(ctx, token)
+	return registry.Subject{ID: p.ID, Kind: string(p.Kind), Name: p.Name}, err
+}
+
+func (r registryIdentity) MayWrite(ctx context.Context, who registry.Subject) error {
+	p := identity.Principal{ID: who.ID, Kind: identity.PrincipalKind(who.Kind), Name: who.Name}
+	if err := r.directory.Standing(ctx, p); err != nil {
+		return err
+	}
+	return r.directory.Authorize(ctx, p, "Microsoft.ContainerRegistry/registries/push/write", r.scope)
+}
+
+func newFront(s *service, log *slog.Logger) (*arm.Handler, error) {
+	in := s.in
+	who := armIdentity{s.directory}
+	return arm.New(arm.Config{
+		Store: s.store, Authenticator: who, Authorizer: who, Logger: log,
+		Providers:     []arm.Provider{s.clusters.ARM()},
+		Tenant:        arm.Tenant{ID: in.Tenant, DisplayName: "Bastide " + in.Name, Domain: in.Domain},
+		Subscriptions: []arm.Subscription{{ID: in.Subscription, DisplayName: "Bastide " + in.Name}},
+		Endpoints:     arm.Endpoints{ResourceManager: in.URL("management"), Login: in.URL("login"), Graph: in.URL("graph")},
+	})
+}
+
+func newRegistry(s *service, log *slog.Logger) (*registry.Registry, error) {
+	return registry.New(registry.Config{Dir: s.in.Dir("registry"), URL: s.in.URL("registry"), Log: log,
+		Directory: registryIdentity{s.directory, "/subscriptions/" + s.in.Subscription}})
+}

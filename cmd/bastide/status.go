@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"bastide.dev/client"
+	"bastide.dev/instance"
+	"bastide.dev/supervise"
+)
+
+// statusView is what `bastide status` tells.
+type statusView struct {
+	Instance  string        `json:"instance"`
+	Running   bool          `json:"running"`
+	FrontDoor string        `json:"frontDoor"`
+	Problem   string        `json:"problem,omitempty"`
+	Service   []processView `json:"service"`
+	Clusters  []clusterView `json:"clusters"`
+}
+
+type processView struct {
+	Name    string `json:"name"`
+	PID     int    `json:"pid"`
+	Running bool   `json:"running"`
+}
+
+func newStatus(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show what runs: the service and every cluster",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := mustBeRoot("bastide status"); err != nil {
+				return err
+			}
+			in, err := g.load()
+			if err != nil {
+				return err
+			}
+			view := readStatus(cmd.Context(), in)
+			if g.output == "json" {
+				return printJSON(cmd, view)
+			}
+			return printStatus(cmd, view)
+		},
+	}
+}
+
+func readStatus(ctx context.Context, in *instance.Instance) statusView {
+	view := statusView{Instance: in.Name, FrontDoor: in.URL("management"), Service: serviceStatus(in), Clusters: []clusterView{}}
+	for _, p := range view.Service {
+		view.Running = view.Running || p.Running
+	}
+	if !view.Running {
+		return view
+	}
+	clusters, err := readClusters(ctx, in)
+	if err != nil {
+		view.Problem = err.Error()
+		return view
+	}
+	view.Clusters = clusters
+	return view
+}
+
+func readClusters(ctx context.Context, in *instance.Instance) ([]clusterView, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	description, err := client.LoadInstance(in.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	secrets, err := client.LoadSecrets(in.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	c, err := client.New(client.Config{Instance: description, Secrets: secrets})
+	if err != nil {
+		return nil, err
+	}
+	return client.List[clusterView](ctx, c, "/subscriptions/"+in.Subscription+"/providers/Microsoft.ContainerService/managedClusters", aksVersion)
+}
+
+// serviceStatus looks at the processes themselves: it is right also when
+// nothing answers.
+func serviceStatus(in *instance.Instance) []processView {
+	daemon := daemonPID(in)
+	views := []processView{{"daemon", daemon, daemon != 0}}
+	recorded, err := supervise.Processes(serviceRunDir(in))
+	if err != nil {
+		slog.Warn("status", "error", err)
+	}
+	for _, name := range []string{etcdProcess, serveProcess, hostProcess} {
+		pid := recorded[name]
+		views = append(views, processView{name, pid, pid != 0})
+	}
+	return views
+}
+
+func printStatus(cmd *cobra.Command, view statusView) error {
+	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	state := "down"
+	if view.Running {
+		state = "up, " + view.FrontDoor
+	}
+	fmt.Fprintf(w, "Instance %s is %s\n\n", view.Instance, state)
+	fmt.Fprintln(w, "PROCESS\tPID\tSTATE")
+	for _, p := range view.Service {
+		state := "running"
+		if !p.Running {
+			state = "not running"
+		}
+		fmt.Fprintf(w, "%s\t%d\t%s\n", p.Name, p.PID, state)
+	}
+	if len(view.Clusters) > 0 {
+		fmt.Fprintln(w, "\nCLUSTER\tVERSION\tSTATE\tPOWER\tNODES\tAPI SERVER")
+	}
+	for _, c := range view.Clusters {
+		nodes := 0
+		for _, p := range c.Properties.Pools {
+			nodes += p.Count
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\n", c.Name, c.Properties.Version, c.Properties.ProvisioningState, c.Properties.PowerState.Code, nodes, c.Properties.FQDN)
+	}
+	if view.Problem != "" {
+		fmt.Fprintf(w, "\nThe front door doesn't answer: %s\n", view.Problem)
+	}
+	return w.Flush()
+}

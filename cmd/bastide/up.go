@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"bastide.dev/bundle"
+	"bastide.dev/client"
+	"bastide.dev/fault"
+	"bastide.dev/identity"
+	"bastide.dev/instance"
+	"bastide.dev/nodeimage"
+)
+
+type upOptions struct {
+	domain, pool, location, cacheDir string
+	demo                             bool
+}
+
+func newUp(g *global) *cobra.Command {
+	o := &upOptions{}
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Start the instance on this machine",
+		Long: `Starts the instance, or makes sure that it runs: its store, the service, the host
+daemon, and every cluster that it has. The first time it makes a tenant, a
+subscription, an administrator and a service principal; the administrator's
+password is shown once. It is safe to repeat.`,
+		Example: "  bastide up\n  bastide up --instance dev --public-pool 192.88.99.192/27",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := mustBeRoot("bastide up"); err != nil {
+				return err
+			}
+			return runUp(cmd.Context(), g, o, newProgress(cmd.OutOrStdout()))
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.domain, "domain", "", "`name` under which the instance's hosts live (default bastide.internal, or NAME.bastide.internal)")
+	flags.StringVar(&o.pool, "public-pool", "", "`network` of the instance's public addresses (default: a part of 192.88.99.0/24)")
+	flags.StringVar(&o.location, "location", "", "Azure `region` that the instance is (default eastus)")
+	flags.StringVar(&o.cacheDir, "cache-dir", "", "`directory` of bundles and node images (default /var/cache/bastide)")
+	flags.BoolVar(&o.demo, "demo", false, "also make the cluster `demo` with two nodes and a web app, and show it answering")
+	return cmd
+}
+
+func runUp(ctx context.Context, g *global, o *upOptions, p *progress) error {
+	started := time.Now()
+	in, err := prepare(g, o)
+	if err != nil {
+		return err
+	}
+	if err := p.step("Checking this machine", func() error { return errors.Join(preflight(), partsThere(in)) }); err != nil {
+		return err
+	}
+	var first identity.Bootstrapped
+	err = p.step("Starting the service's store", func() error {
+		if err := newKeyring(in).ensure(); err != nil {
+			return err
+		}
+		if err := startDaemon(in); err != nil {
+			return err
+		}
+		first, err = bootstrap(ctx, in)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	view, err := describe(in, first)
+	if err != nil {
+		return err
+	}
+	if err := p.step("Starting the service and the host", func() error { return waitHealthy(ctx, in, view) }); err != nil {
+		return err
+	}
+	if o.demo {
+		if err := runDemo(ctx, in, view, p); err != nil {
+			return err
+		}
+	}
+	p.say("\nInstance %q is up after %s: %s", in.Name, seconds(time.Since(started)), view.ResourceManager())
+	if first.Password != "" {
+		p.say("\nThe administrator signs in with (the password is shown this once, keep it):\n  az login -u %s -p %s --allow-no-subscriptions", first.Administrator, client.Quote(client.Sh, first.Password))
+	}
+	p.say("%s", whatNext(in, o.demo))
+	return nil
+}
+
+func whatNext(in *instance.Instance, demo bool) string {
+	flag := ""
+	if in.Name != instance.DefaultName {
+		flag = " --instance " + in.Name
+	}
+	text := fmt.Sprintf(`
+What to type next:
+  eval "$(bin/bastide%s env)"      # points az, the SDKs and kubectl at the instance
+  az login --service-principal -u "$AZURE_CLIENT_ID" -p "$AZURE_CLIENT_SECRET" --tenant "$AZURE_TENANT_ID"
+`, flag)
+	if demo {
+		return text + `  az aks get-credentials -g demo -n demo && kubectl get nodes -o wide`
+	}
+	return text + `  az group create -n rg1 -l ` + in.Location + ` && az aks create -g rg1 -n c1 --node-count 2 --generate-ssh-keys`
+}
+
+// prepare loads the instance or makes its description. Settings that are kept
+// can't be changed by a later up: everything made so far bears them.
+func prepare(g *global, o *upOptions) (*instance.Instance, error) {
+	asked := instance.Settings{Name: g.name, StateDir: g.stateDir, Domain: o.domain, Location: o.location, CacheDir: o.cacheDir}
+	if o.pool != "" {
+		pool, err := netip.ParsePrefix(o.pool)
+		if err != nil {
+			return nil, fault.New(fault.Invalid, "InvalidSetting", "The public pool %q is no network such as 192.88.99.192/27.", o.pool).At("--public-pool")
+		}
+		asked.PublicPool = pool
+	}
+	in, err := g.load()
+	if err == nil {
+		return in, sameSettings(in.Settings, asked)
+	}
+	if !fault.Is(err, fault.NotFound) {
+		return nil, err
+	}
+	if in, err = instance.Place(asked); err != nil {
+		return nil, err
+	}
+	in.Tenant, in.Subscription = uuid.NewString(), uuid.NewString()
+	return in, in.Save()
+}
+
+func sameSettings(kept, asked instance.Settings) error {
+	var problems []*fault.Error
+	differs := func(flag, old, now string) {
+		if now != "" && now != old {
+			problems = append(problems, fault.New(fault.Invalid, "SettingIsFixed", "The instance was made with %q; `bastide clean` removes it, then it can be made anew.", old).At(flag))
+		}
+	}
+	differs("--domain", kept.Domain, asked.Domain)
+	differs("--location", kept.Location, asked.Location)
+	differs("--cache-dir", kept.CacheDir, asked.CacheDir)
+	if asked.PublicPool.IsValid() {
+		differs("--public-pool", kept.PublicPool.String(), asked.PublicPool.String())
+	}
+	return fault.Join(problems...)
+}
+
+// partsThere tells which upstream parts are missing, and how to get them.
+func partsThere(in *instance.Instance) error {
+	kubernetes := 0
+	for _, version := range bundle.KubernetesVersions() {
+		if _, err := bundle.Open(in.CacheDir, "kubernetes", version); err == nil {
+			kubernetes++
+		}
+	}
+	var missing []error
+	if kubernetes == 0 {
+		missing = append(missing, errors.New("no Kubernetes release is built"))
+	}
+	for name, version := range map[string]string{"etcd": bundle.EtcdVersion, "runtime": bundle.RuntimeVersion} {
+		if _, err := bundle.Open(in.CacheDir, name, version); err != nil {
+			missing = append(missing, err)
+		}
+	}
+	if _, err := nodeimage.Open(in.CacheDir, nodeimage.Latest); err != nil {
+		missing = append(missing, err)
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("%w\nbuild what is missing with `make bundles image`, or `bastide bundle build` and `bastide image build` in the checkout", errors.Join(missing...))
+	}
+	return nil
+}
+
+// startDaemon starts `bastide daemon` as a process of its own, unless it runs.
+func startDaemon(in *instance.Instance) error {
+	if daemonPID(in) != 0 {
+		return nil
+	}
+	self, _, err := ownBinary(in)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(in.Dir("logs"), 0o700); err != nil {
+		return fmt.Errorf("start daemon: %w", err)
+	}
+	out, err := os.OpenFile(in.Dir("logs", "daemon.log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("start daemon: %w", err)
+	}
+	defer out.Close()
+	cmd := exec.Command(self, "daemon", "--instance", in.Name, "--state-dir", in.StateDir)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", out, out
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "GOGC=50", "GOMAXPROCS=1"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start daemon: %w", err)
+	}
+	go func() { _ = cmd.Wait() }() // reaped while we live; init does it afterwards
+	return nil
+}
+
+// bootstrap makes the tenant and its first principals, straight in the store:
+// only root can, and the password goes to this terminal and nowhere else.
+func bootstrap(ctx context.Context, in *instance.Instance) (identity.Bootstrapped, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	s, err := openSealed(ctx, in, "etcd-root")
+	if err != nil {
+		return identity.Bootstrapped{}, daemonTrouble(in, err)
+	}
+	defer s.close()
+	directory, err := identity.New(identity.Config{Store: s.store, Endpoints: endpoints(in), Log: quiet()})
+	if err != nil {
+		return identity.Bootstrapped{}, fmt.Errorf("directory: %w", err)
+	}
+	first, err := directory.Bootstrap(ctx, identity.BootstrapOptions{
+		Domain: in.Domain, DisplayName: "Bastide " + in.Name, TenantID: in.Tenant, SubscriptionID: in.Subscription})
+	if err != nil {
+		return first, fmt.Errorf("directory: %w", err)
+	}
+	if _, err := client.LoadSecrets(in.StateDir); err != nil && first.Secret == "" {
+		// An earlier up was killed before it could keep what only it knew.
+		if first, err = directory.ResetOwner(ctx); err != nil {
+			return first, fmt.Errorf("directory: %w", err)
+		}
+	}
+	if first.Secret != "" {
+		if err := (client.Secrets{ClientSecret: first.Secret}).Save(in.StateDir); err != nil {
+			return first, err
+		}
+	}
+	return first, nil
+}
+
+// describe writes what clients read: the description, az's files, kubectl's place.
+func describe(in *instance.Instance, first identity.Bootstrapped) (client.Instance, error) {
+	view := client.Instance{
+		Name: in.Name, Domain: in.Domain, Location: in.Location, Address: in.FrontDoor(), Port: 443,
+		TenantID: in.Tenant, SubscriptionID: in.Subscription, Administrator: first.Administrator, ClientID: first.ClientID,
+		StateDir: in.StateDir, RunDir: in.RunDir(), BinDir: in.Dir("bin"), CAFile: newKeyring(in).path("ca.crt"),
+	}
+	if err := errors.Join(view.Save(), view.WriteToolFiles(), linkTools(in)); err != nil {
+		return view, err
+	}
+	return view, nil
+}
+
+// linkTools makes kubectl of the newest release that is built reachable by PATH.
+func linkTools(in *instance.Instance) error {
+	version, err := (&catalogue{in.CacheDir}).newest()
+	if err != nil {
+		return err
+	}
+	parts, err := bundle.Open(in.CacheDir, "kubernetes", version)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(in.Dir("bin"), 0o755); err != nil {
+		return fmt.Errorf("tools: %w", err)
+	}
+	link := in.Dir("bin", "kubectl")
+	temp := link + ".new"
+	_ = os.Remove(temp) // of an earlier up that was killed here
+	if err := os.Symlink(parts.Path("kubectl"), temp); err != nil {
+		return fmt.Errorf("tools: %w", err)
+	}
+	return os.Rename(temp, link)
+}
+
+// waitHealthy waits until the front door answers on its own address: serve runs,
+// the host applied the edge, and the names resolve.
+func waitHealthy(ctx context.Context, in *instance.Instance, view client.Instance) error {
+	secrets, err := client.LoadSecrets(in.StateDir)
+	if err != nil {
+		return err
+	}
+	c, err := client.New(client.Config{Instance: view, Secrets: secrets})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		attempt, done := context.WithTimeout(ctx, time.Second)
+		err := c.Health(attempt)
+		done()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return daemonTrouble(in, err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// daemonTrouble says where to look.
+func daemonTrouble(in *instance.Instance, err error) error {
+	return fmt.Errorf("%w\nthe logs are in %s", err, filepath.Join(in.StateDir, "logs"))
+}
