@@ -104,6 +104,7 @@ func (o *objects) follow(ctx context.Context, log *slog.Logger) error {
 			}
 			o.mu.Unlock()
 		}
+		pause(ctx, 100*time.Millisecond) // a store that closes each watch at once mustn't be asked without end
 	}
 	return nil
 }
