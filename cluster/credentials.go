@@ -19,6 +19,9 @@ import (
 // credentialLifetime is that of AKS's client certificates.
 const credentialLifetime = 2 * 365 * 24 * time.Hour
 
+// masterClient is the common name in AKS's certificates for local accounts.
+const masterClient = "masterclient"
+
 // access is a kind of credential: how AKS names it, its user entry, and who it
 // makes a client in the cluster.
 type access struct {
@@ -29,11 +32,11 @@ type access struct {
 // The three of AKS. Without directory integration a cluster user has the local
 // administrator's rights, as on AKS; the monitoring user may read health and metrics.
 func admin() access {
-	return access{"clusterAdmin", "clusterAdmin", controlplane.MasterClient, controlplane.MastersGroup}
+	return access{"clusterAdmin", "clusterAdmin", masterClient, controlplane.MastersGroup}
 }
 
 func user() access {
-	return access{"clusterUser", "clusterUser", controlplane.MasterClient, controlplane.MastersGroup}
+	return access{"clusterUser", "clusterUser", masterClient, controlplane.MastersGroup}
 }
 
 func monitor() access {

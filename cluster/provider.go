@@ -32,7 +32,7 @@ func (p *Provider) ARM() arm.Provider {
 			Actions: p.clusterActions(),
 		},
 		{
-			Name: "managedClusters/agentPools", Versions: versions, ReadOnly: readOnly(PoolProperties()), NoTags: true,
+			Name: "managedClusters/agentPools", Versions: versions, ReadOnly: readOnly(PoolProperties()),
 			Put: p.putPool, Delete: p.deletePool, View: p.viewPool,
 			Actions: map[string]arm.Hook{
 				"upgradeNodeImageVersion": refuse("upgradeNodeImageVersion"),
