@@ -62,7 +62,7 @@ func (s *Sealed) covers(key string) bool {
 
 // seal makes: length of the key's name, name, nonce, sealed value.
 func (s *Sealed) seal(key string, value []byte) ([]byte, error) {
-	if value == nil || !s.covers(key) {
+	if !s.covers(key) {
 		return value, nil
 	}
 	aead := s.ciphers[s.first]
@@ -75,7 +75,7 @@ func (s *Sealed) seal(key string, value []byte) ([]byte, error) {
 }
 
 func (s *Sealed) open(r Record) (Record, error) {
-	if r.Value == nil || !s.covers(r.Key) {
+	if !s.covers(r.Key) {
 		return r, nil
 	}
 	id, rest, ok := cutName(r.Value)
@@ -143,9 +143,11 @@ func (s *Sealed) Delete(ctx context.Context, key string, revision int64) error {
 func (s *Sealed) Txn(ctx context.Context, changes ...Change) (int64, error) {
 	sealed := make([]Change, len(changes))
 	for i, c := range changes {
-		var err error
-		if c.Value, err = s.seal(c.Key, c.Value); err != nil {
-			return 0, err
+		if c.Value != nil { // else a deletion, or a check
+			var err error
+			if c.Value, err = s.seal(c.Key, c.Value); err != nil {
+				return 0, err
+			}
 		}
 		sealed[i] = c
 	}
@@ -161,11 +163,13 @@ func (s *Sealed) Watch(ctx context.Context, prefix string, after int64) <-chan E
 		defer cancel()
 		defer close(out)
 		for event := range s.base.Watch(ctx, prefix, after) {
-			record, err := s.open(event.Record)
-			if err != nil {
-				return
+			if !event.Deleted {
+				record, err := s.open(event.Record)
+				if err != nil {
+					return
+				}
+				event.Record = record
 			}
-			event.Record = record
 			select {
 			case out <- event:
 			case <-ctx.Done():

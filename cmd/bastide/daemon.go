@@ -116,7 +116,6 @@ func serviceProcesses(in *instance.Instance, keys keyring) ([]supervise.Process,
 			Env:     append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "GOGC=50"}, env...),
 			Cgroup:  serviceGroup(in, name),
 			LogFile: in.Dir("logs", name+".log"),
-			Rlimits: []supervise.Rlimit{{Resource: unix.RLIMIT_NOFILE, Soft: 20000, Hard: 20000}},
 			Backoff: supervise.Backoff{Min: 20 * time.Millisecond, Max: 5 * time.Second},
 		}
 	}
@@ -161,7 +160,6 @@ func etcdDefinition(in *instance.Instance, keys keyring) (supervise.Process, err
 		Env:     []string{"GOGC=40", "GOMEMLIMIT=64MiB", "GOMAXPROCS=2"},
 		Cgroup:  serviceGroup(in, etcdProcess),
 		LogFile: in.Dir("logs", "etcd.log"),
-		Rlimits: []supervise.Rlimit{{Resource: unix.RLIMIT_NOFILE, Soft: 20000, Hard: 20000}},
 		Backoff: supervise.Backoff{Min: 20 * time.Millisecond, Max: 5 * time.Second},
 	}, nil
 }

@@ -70,7 +70,7 @@ func stopMechanism(ctx context.Context, in *instance.Instance) error {
 	for _, machine := range all {
 		go func() { results <- m.boxes.Stop(ctx, machine.ID) }()
 	}
-	go func() { results <- m.planes.StopAll(ctx) }()
+	go func() { results <- m.planes.Halt(ctx) }()
 	var failed []error
 	for range len(all) + 1 {
 		failed = append(failed, <-results)

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"bastide.dev/cgroup"
+	"bastide.dev/controlplane"
+)
+
+// Halt ends the processes of every control plane on this machine, also those
+// that an earlier Plane started, and keeps their data. It needs no Run.
+func (p *Plane) Halt(ctx context.Context) error {
+	ids := p.IDs()
+	failed := make([]error, len(ids))
+	var halting sync.WaitGroup
+	for i, id := range ids {
+		halting.Go(func() { failed[i] = p.halt(ctx, id) })
+	}
+	halting.Wait()
+	return errors.Join(failed...)
+}
+
+func (p *Plane) halt(ctx context.Context, id string) error {
+	in := p.instance(id)
+	in.apply.Lock()
+	defer in.apply.Unlock()
+	in.endAgent()
+	err := p.end(ctx, id, p.supervisor.Stop, controlplane.ControllerManager, controlplane.Scheduler, controlplane.APIServer)
+	if err = errors.Join(err, p.end(ctx, id, p.supervisor.Stop, controlplane.Etcd)); err != nil {
+		return fmt.Errorf("halt control plane %s: %w", id, err)
+	}
+	return cgroup.Delete(p.group(id))
+}
