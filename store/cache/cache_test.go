@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"bastide.dev/fault"
+	"bastide.dev/store"
+	"bastide.dev/store/memory"
+	"bastide.dev/store/storetest"
+)
+
+// running is a cache that has listed the store behind.
+func running(t *testing.T, inner store.Store) *Store {
+	t.Helper()
+	s := New(inner, nil)
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() { stop(); <-done })
+	eventually(t, "the cache lists the store", func() bool {
+		s.mu.RLock()
+		defer s.mu.RUnlock()
+		return s.ready
+	})
+	return s
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it never happens that " + what)
+		}
+	}
+}
+
+func TestStore(t *testing.T) {
+	inners := map[store.Store]*memory.Store{}
+	storetest.Run(t, storetest.Subject{
+		New: func(t *testing.T) store.Store {
+			inner := memory.New(0)
+			s := running(t, inner)
+			inners[s] = inner
+			return s
+		},
+		Compact: func(_ *testing.T, s store.Store, revision int64) { inners[s].Compact(revision) },
+	})
+}
+
+func TestStoreBeforeItHasListed(t *testing.T) {
+	inners := map[store.Store]*memory.Store{}
+	storetest.Run(t, storetest.Subject{
+		New: func(*testing.T) store.Store {
+			inner := memory.New(0)
+			s := New(inner, nil)
+			inners[s] = inner
+			return s
+		},
+		Compact: func(_ *testing.T, s store.Store, revision int64) { inners[s].Compact(revision) },
+	})
+}
+
+// deaf is a store whose watches tell nothing, as one that lags behind for ever.
+type deaf struct {
+	store.Store
+	gets int
+}
+
+func (d *deaf) Watch(ctx context.Context, _ string, _ int64) <-chan store.Event {
+	silent := make(chan store.Event)
+	context.AfterFunc(ctx, func() { close(silent) })
+	return silent
+}
+
+func (d *deaf) Get(ctx context.Context, key string) (store.Record, error) {
+	d.gets++
+	return d.Store.Get(ctx, key)
+}
+
+func TestOwnWritesShowWithoutTheWatch(t *testing.T) {
+	ctx, inner := t.Context(), &deaf{Store: memory.New(0)}
+	s := running(t, inner)
+	first, err := s.Put(ctx, "a", []byte("1"), store.Absent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.Get(ctx, "a"); err != nil || string(r.Value) != "1" || inner.gets != 0 {
+		t.Errorf("Get = %q, %v with %d reads behind", r.Value, err, inner.gets)
+	}
+	if err := s.Delete(ctx, "a", first); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Get(ctx, "a"); !fault.Is(err, fault.NotFound) {
+		t.Errorf("Get after Delete: %v", err)
+	}
+	s.observe(store.Event{Record: store.Record{Key: "a", Value: []byte("1"), Revision: first}}) // the watch, late
+	if records, _, _ := s.List(ctx, ""); len(records) != 0 {
+		t.Errorf("a late event brought back what was deleted: %v", records)
+	}
+}
+
+func TestStaleRevisionsAreReadAnew(t *testing.T) {
+	ctx, inner := t.Context(), &deaf{Store: memory.New(0)}
+	s := running(t, inner)
+	for _, key := range []string{"changed", "gone"} {
+		if _, err := s.Put(ctx, key, []byte("1"), store.Absent); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := inner.Put(ctx, "changed", []byte("2"), store.Any); err != nil { // another process
+		t.Fatal(err)
+	}
+	if err := inner.Delete(ctx, "gone", store.Any); err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]string{"changed": "2", "gone": ""} {
+		stale, err := s.Get(ctx, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Put(ctx, key, []byte("x"), stale.Revision); !fault.Is(err, fault.Precondition) {
+			t.Errorf("Put of %s at a stale revision: %v", key, err)
+		}
+		if r, err := s.Get(ctx, key); string(r.Value) != want || (want == "" && !fault.Is(err, fault.NotFound)) {
+			t.Errorf("%s = %q, %v after the refused Put; want %q", key, r.Value, err, want)
+		}
+	}
+}
+
+func TestOthersWritesShow(t *testing.T) {
+	ctx, inner := t.Context(), memory.New(0)
+	s := running(t, inner)
+	for i := range 100 {
+		if _, err := inner.Put(ctx, fmt.Sprintf("k%d", i%10), []byte{byte(i)}, store.Any); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := inner.Delete(ctx, "k0", store.Any); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the cache shows what another wrote", func() bool {
+		records, _, err := s.List(ctx, "k")
+		return err == nil && len(records) == 9 && records[8].Value[0] == 99
+	})
+}
+
+// broken is a store that can't be listed at first.
+type broken struct {
+	store.Store
+	left int
+}
+
+func (b *broken) List(ctx context.Context, prefix string) ([]store.Record, int64, error) {
+	if b.left--; b.left >= 0 {
+		return nil, 0, errors.New("not yet")
+	}
+	return b.Store.List(ctx, prefix)
+}
+
+func TestLostHistoryIsListedAgain(t *testing.T) {
+	inner := memory.New(0)
+	s := running(t, &broken{Store: inner, left: 1})
+	if _, err := inner.Put(t.Context(), "a", []byte("1"), store.Any); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the cache shows a", func() bool {
+		records, _, err := s.List(t.Context(), "a")
+		return err == nil && len(records) == 1
+	})
+}
