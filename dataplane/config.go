@@ -22,7 +22,7 @@ type Config struct {
 type Edge struct {
 	Pools []netip.Prefix `json:"pools"` // the instance's public addresses
 	// FrontDoor is the address in Pools that belongs to the machine itself:
-	// serve listens on it, and virtual networks reach it.
+	// serve listens on it, and virtual networks reach its FrontDoorPort.
 	FrontDoor netip.Addr `json:"frontDoor"`
 	// Names are the instance's public names, answered in every virtual network
 	// and written to the machine's hosts file.
@@ -75,7 +75,8 @@ type Route struct {
 	Via    netip.Addr   `json:"via"`
 }
 
-// Public forwards a public address's port to an address in the VNet.
+// Public forwards a public address's TCP port to an address in the VNet. The
+// client's address stays as it is.
 type Public struct {
 	Address netip.Addr `json:"address"`
 	Port    uint16     `json:"port"`

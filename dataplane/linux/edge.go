@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package linux
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"bastide.dev/dataplane"
+)
+
+// The edge's and the routers' addresses towards each other. They are the same
+// in every instance and every network, for each stands alone in its namespace;
+// the machine's own namespace has neither.
+func edgeAddress() netip.Addr   { return netip.AddrFrom4([4]byte{169, 254, 1, 1}) }
+func routerAddress() netip.Addr { return netip.AddrFrom4([4]byte{169, 254, 1, 2}) }
+
+func anywhere() netip.Prefix { return netip.PrefixFrom(netip.IPv4Unspecified(), 0) }
+
+// rootEnd is the machine's end of the pair to the edge.
+func (p *Plane) rootEnd() string { return dataplane.LinkName("bst", p.Instance, edgeName) }
+
+// transit is the edge's end of the pair to a VNet's router.
+func (p *Plane) transit(vnet string) string { return dataplane.LinkName("v", p.Instance, "vnet/"+vnet) }
+
+// prepare brings the machine and the edge to where VNets can be attached.
+func (p *Plane) prepare(c *dataplane.Config) error {
+	p.names.set(c.Edge.Names)
+	var err error
+	if p.mtu, err = UplinkMTU(); err != nil {
+		return err
+	}
+	if now, err := readForwarding(); err != nil || now != "1" || p.edge == nil {
+		if err := holdForwarding(p.SharedDir, p.Instance); err != nil {
+			return err
+		}
+	}
+	if p.edge != nil && !p.edge.current() {
+		if err := p.edge.close(); err != nil {
+			return err
+		}
+		p.edge = nil
+	}
+	if p.edge == nil {
+		if p.edge, err = p.openRouter(p.routerPath(edgeName), edgeSettings()); err != nil {
+			return fmt.Errorf("edge: %w", err)
+		}
+	}
+	if err := loopbackUp(p.edge.nl, []netip.Prefix{single(edgeAddress())}); err != nil {
+		return fmt.Errorf("edge: %w", err)
+	}
+	if err := p.edge.fw.put(edgeTable{}); err != nil {
+		return fmt.Errorf("edge: %w", err)
+	}
+	return p.joinMachine(&c.Edge)
+}
+
+// joinMachine connects the edge with the machine's own namespace, which gets
+// the front door's address and a route to the pools.
+func (p *Plane) joinMachine(e *dataplane.Edge) error {
+	table := rootTable{Link: p.rootEnd(), Pools: slices.Clone(e.Pools), FrontDoor: e.FrontDoor}
+	if err := p.rootFW.put(table); err != nil {
+		return fmt.Errorf("machine: %w", err)
+	}
+	p.warnStrangers()
+	if err := p.connectRoot(); err != nil {
+		return fmt.Errorf("machine: %w", err)
+	}
+	link, err := mustLink(p.root.nl, p.rootEnd())
+	if err != nil {
+		return fmt.Errorf("machine: %w", err)
+	}
+	if err := p.meetMachine(e.FrontDoor, link.Attrs().HardwareAddr); err != nil {
+		return fmt.Errorf("edge: %w", err)
+	}
+	if err := ready(p.root.nl, link, p.mtu); err != nil {
+		return fmt.Errorf("machine: %w", err)
+	}
+	if err := syncAddresses(p.root.nl, link, []netip.Prefix{single(e.FrontDoor)}); err != nil {
+		return fmt.Errorf("machine: %w", err)
+	}
+	index := link.Attrs().Index
+	routes := make([]route, len(e.Pools))
+	for i, pool := range e.Pools {
+		routes[i] = route{dst: pool, via: edgeAddress(), link: index, src: e.FrontDoor}
+	}
+	if err := syncRoutes(p.root.nl, routes, index); err != nil {
+		return fmt.Errorf("machine: %w", err)
+	}
+	return nil
+}
+
+// rootMAC is the hardware address of the machine's end: a chosen one, because
+// udev replaces random ones.
+func (p *Plane) rootMAC() net.HardwareAddr {
+	sum := sha256.Sum256([]byte(p.rootEnd()))
+	return net.HardwareAddr{0x02, sum[0], sum[1], sum[2], sum[3], sum[4]}
+}
+
+// meetMachine tells the edge where the front door is. It can't ask: its
+// link-local address isn't routed to this link in the machine's namespace, so
+// that a machine with strict reverse-path filtering drops the question.
+func (p *Plane) meetMachine(frontDoor netip.Addr, mac net.HardwareAddr) error {
+	link, err := mustLink(p.edge.nl, rootLink)
+	if err != nil {
+		return err
+	}
+	err = p.edge.nl.NeighSet(&netlink.Neigh{LinkIndex: link.Attrs().Index, Family: unix.AF_INET, State: netlink.NUD_PERMANENT,
+		IP: frontDoor.AsSlice(), HardwareAddr: mac})
+	if err != nil {
+		return fmt.Errorf("neighbour %s: %w", frontDoor, err)
+	}
+	return nil
+}
+
+// connectRoot makes the pair between the edge and the machine, unless it stands.
+func (p *Plane) connectRoot() error {
+	inside, err := findLink(p.edge.nl, rootLink)
+	if err != nil {
+		return err
+	}
+	if inside != nil {
+		ours, err := leadsTo(p.edge.nl, inside, p.root.ns)
+		if err != nil {
+			return err
+		}
+		outside, err := findLink(p.root.nl, p.rootEnd())
+		if err != nil {
+			return err
+		}
+		if ours && outside != nil {
+			return ready(p.edge.nl, inside, p.mtu)
+		}
+		if err := removeLink(p.edge.nl, rootLink); err != nil {
+			return err
+		}
+	}
+	if err := addPairAs(p.edge.nl, rootLink, p.mtu, p.rootEnd(), p.root, p.rootMAC()); err != nil {
+		return err
+	}
+	return apply([]setting{{"ipv4/conf/" + p.rootEnd() + "/rp_filter", "1"}})
+}
+
+// warnStrangers says once that another firewall drops what is forwarded.
+func (p *Plane) warnStrangers() {
+	if p.warned {
+		return
+	}
+	p.warned = true
+	found, err := p.rootFW.strangers()
+	if err != nil {
+		p.log.Warn("other firewalls of this machine can't be listed", "error", err)
+	}
+	for _, chain := range found {
+		p.log.Warn("a firewall of this machine drops forwarded packets: clusters won't reach the outside until it lets them pass",
+			"chain", chain, "interface", p.rootEnd())
+	}
+}
+
+// finishEdge routes the public addresses to the networks that stand and own
+// them, and everything else of the pools nowhere.
+func (p *Plane) finishEdge(c *dataplane.Config) error {
+	byName, err := links(p.edge.nl)
+	if err != nil {
+		return fmt.Errorf("edge: %w", err)
+	}
+	root, ok := byName[rootLink]
+	if !ok {
+		return fmt.Errorf("edge: link %s is gone", rootLink)
+	}
+	out := root.Attrs().Index
+	routes := []route{
+		{dst: single(c.Edge.FrontDoor), link: out},
+		{dst: anywhere(), via: c.Edge.FrontDoor, link: out},
+	}
+	for _, pool := range c.Edge.Pools {
+		routes = append(routes, route{dst: pool, blackhole: true})
+	}
+	for i := range c.VNets {
+		v := &c.VNets[i]
+		link, ok := byName[p.transit(v.ID)]
+		if !ok {
+			continue // its own error is told already
+		}
+		for _, a := range v.PublicAddresses() {
+			routes = append(routes, route{dst: single(a), via: routerAddress(), link: link.Attrs().Index})
+		}
+	}
+	if err := syncRoutes(p.edge.nl, dedupe(routes), 0); err != nil {
+		return fmt.Errorf("edge: %w", err)
+	}
+	return nil
+}
+
+// dedupe keeps the last route to each destination: a pool of one address is
+// the address's own route.
+func dedupe(routes []route) []route {
+	at := map[netip.Prefix]int{}
+	var kept []route
+	for _, r := range routes {
+		if i, seen := at[r.dst]; seen {
+			kept[i] = r
+			continue
+		}
+		at[r.dst] = len(kept)
+		kept = append(kept, r)
+	}
+	return kept
+}

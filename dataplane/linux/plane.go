@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package linux makes a dataplane.Config real on this machine: network
+// namespaces as routers, veth pairs, routes, nftables, name servers, and a
+// block in the hosts file.
+//
+// Everything it makes bears the instance's name or lies below its run
+// directory, and nothing else is touched, but for the machine's forwarding
+// switch. The kernel is its only memory: a Plane that starts anew adopts what
+// stands. Host and cmd may import it; it needs root.
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"bastide.dev/dataplane"
+	"bastide.dev/fault"
+)
+
+// Config is what a Plane needs.
+type Config struct {
+	Instance string // [a-z0-9-], in every name
+	RunDir   string // the instance's own, on a file system that a reboot empties
+	Logger   *slog.Logger
+
+	// SharedDir is where instances of this machine meet; /run/bastide when empty.
+	SharedDir string
+	// HostsFile gets the instance's names; /etc/hosts when empty.
+	HostsFile string
+	// ResolvConf names the machine's own resolvers; /etc/resolv.conf when empty.
+	ResolvConf string
+}
+
+// Plane is one instance's network on this machine. Its methods are safe for
+// concurrent use; one Apply or Down runs at a time.
+type Plane struct {
+	Config
+	log      *slog.Logger
+	hosts    hostsFile
+	upstream *upstreams
+
+	mu     sync.Mutex // guards the rest
+	mtu    int
+	root   *space    // the machine's own namespace
+	rootFW *firewall // our table there
+	edge   *router   // nil before the first Apply
+	vnets  map[string]*router
+	names  edgeNames
+	warned bool // of other firewalls
+}
+
+// New opens an instance's network. Close gives up the process's part of it
+// (name servers, handles) and leaves the kernel's as it is.
+func New(c Config) (*Plane, error) {
+	if c.Instance == "" || !filepath.IsAbs(c.RunDir) {
+		return nil, fmt.Errorf("data plane: an instance and an absolute run directory are needed, not %q and %q", c.Instance, c.RunDir)
+	}
+	c.SharedDir = orElse(c.SharedDir, "/run/bastide")
+	c.HostsFile = orElse(c.HostsFile, "/etc/hosts")
+	c.ResolvConf = orElse(c.ResolvConf, "/etc/resolv.conf")
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	root, err := openSpace("/proc/self/ns/net")
+	if err != nil {
+		return nil, fmt.Errorf("data plane: %w", err)
+	}
+	fw, err := newFirewall(nil, c.Instance)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("data plane: %w", err), root.close())
+	}
+	return &Plane{Config: c, log: c.Logger, root: root, rootFW: fw, vnets: map[string]*router{},
+		hosts:    hostsFile{path: c.HostsFile, instance: c.Instance, shared: c.SharedDir},
+		upstream: &upstreams{path: c.ResolvConf}}, nil
+}
+
+func orElse(value, other string) string {
+	if value == "" {
+		return other
+	}
+	return value
+}
+
+// NetnsPath is where the namespace is kept that the plane makes for NICs with
+// this Namespace. It stands while an applied configuration has such a NIC.
+func (p *Plane) NetnsPath(name string) string { return filepath.Join(p.RunDir, "netns", name) }
+
+func (p *Plane) routerPath(name string) string { return filepath.Join(p.RunDir, "routers", name) }
+func (p *Plane) vnetPath(id string) string     { return p.routerPath(vnetPrefix + id) }
+
+// Names below RunDir/routers.
+const (
+	edgeName   = "edge"
+	vnetPrefix = "vnet-"
+)
+
+// Apply makes the machine's network what the configuration says, and only
+// then returns. It may be called again and again, also after a failure, a
+// restart or damage by others: what is as it should be isn't touched. netns
+// tells where a machine's network namespace is; a NIC whose machine has none
+// ("") waits for a later Apply. A VNet that fails doesn't keep the others
+// from being applied; the status holds those that stand.
+func (p *Plane) Apply(ctx context.Context, c dataplane.Config, netns func(machineID string) string) (map[string]dataplane.VNetStatus, error) {
+	if len(c.Edge.Pools) == 0 && len(c.VNets) == 0 {
+		return nil, p.Down(ctx) // nothing is wanted
+	}
+	if err := errors.Join(c.Validate(), supported(&c)); err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.prepare(&c); err != nil {
+		return nil, err
+	}
+	status := make(map[string]dataplane.VNetStatus, len(c.VNets))
+	failed := []error{p.removeVNets(c.VNets)}
+	for i := range c.VNets {
+		if err := ctx.Err(); err != nil {
+			return status, err
+		}
+		v := &c.VNets[i]
+		nics, err := p.applyVNet(v, netns)
+		if err != nil {
+			failed = append(failed, fmt.Errorf("vnet %s: %w", v.ID, err))
+			continue
+		}
+		status[v.ID] = dataplane.VNetStatus{ID: v.ID, NICs: nics}
+	}
+	failed = append(failed, p.finishEdge(&c), p.removeNICSpaces(c.VNets), p.hosts.write(c.Edge.Names))
+	return status, errors.Join(failed...)
+}
+
+// supported refuses what this data plane can't do yet, by name.
+func supported(c *dataplane.Config) error {
+	var problems []*fault.Error
+	refuse := func(target string) {
+		problems = append(problems, fault.New(fault.Unsupported, "PropertyNotSupported", "IPv6 isn't supported by the data plane yet.").At(target))
+	}
+	for _, pool := range c.Edge.Pools {
+		if !pool.Addr().Is4() {
+			refuse("edge.pools")
+		}
+	}
+	for i := range c.VNets {
+		v := &c.VNets[i]
+		for _, prefix := range v.Prefixes {
+			if !prefix.Addr().Is4() {
+				refuse("vnets." + v.ID + ".prefixes")
+			}
+		}
+		for _, nic := range v.NICs {
+			for _, pods := range nic.Pods {
+				if !pods.Addr().Is4() {
+					refuse("vnets." + v.ID + ".nics." + nic.ID + ".pods")
+				}
+			}
+		}
+		for _, r := range v.Routes {
+			if !r.Prefix.Addr().Is4() {
+				refuse("vnets." + v.ID + ".routes")
+			}
+		}
+	}
+	return fault.Join(problems...)
+}
+
+// Close ends the name servers and gives up all handles. The network stays.
+func (p *Plane) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	failed := []error{p.forget(), p.rootFW.close(), p.root.close()}
+	return errors.Join(failed...)
+}
+
+// forget closes every router's handles.
+func (p *Plane) forget() error {
+	var failed []error
+	for id, r := range p.vnets {
+		failed = append(failed, r.close())
+		delete(p.vnets, id)
+	}
+	if p.edge != nil {
+		failed = append(failed, p.edge.close())
+		p.edge = nil
+	}
+	return errors.Join(failed...)
+}
+
+// router is an open router namespace and what this process runs in it.
+type router struct {
+	*space
+	fw  *firewall
+	dns *nameServer // nil in the edge
+}
+
+// openRouter opens, or makes, the router kept at path and puts its settings right.
+func (p *Plane) openRouter(path string, settings []setting) (*router, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("run directory: %w", err)
+	}
+	s, err := ensureSpace(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := within(s.ns, func() error { return apply(settings) }); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	fw, err := newFirewall(s.ns, p.Instance)
+	if err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return &router{space: s, fw: fw}, nil
+}
+
+func (r *router) close() error {
+	var failed []error
+	if r.dns != nil {
+		failed = append(failed, r.dns.close())
+	}
+	return errors.Join(append(failed, r.fw.close(), r.space.close())...)
+}
+
+// Down removes everything the instance has on this machine's network, also
+// what an earlier process left.
+func (p *Plane) Down(_ context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	failed := []error{p.removeVNets(nil), p.removeNICSpaces(nil)}
+	link, err := findLink(p.root.nl, p.rootEnd())
+	if err == nil && link != nil {
+		err = p.root.nl.LinkDel(link)
+		if errors.Is(err, unix.ENODEV) {
+			err = nil
+		}
+	}
+	failed = append(failed, err, p.forget(), removeNetns(p.routerPath(edgeName)), p.rootFW.remove())
+	failed = append(failed, releaseForwarding(p.SharedDir, p.Instance), p.hosts.write(nil))
+	for _, dir := range []string{"routers", "netns"} {
+		if err := os.Remove(filepath.Join(p.RunDir, dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			failed = append(failed, err)
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// entries lists the names in a directory of the run directory.
+func (p *Plane) entries(dir string) ([]string, error) {
+	listed, err := os.ReadDir(filepath.Join(p.RunDir, dir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("run directory: %w", err)
+	}
+	names := make([]string, len(listed))
+	for i, e := range listed {
+		names[i] = e.Name()
+	}
+	return names, nil
+}
+
+// loopbackUp brings lo up with exactly these addresses beside its own.
+func loopbackUp(h *netlink.Handle, addresses []netip.Prefix) error {
+	lo, err := mustLink(h, loopback)
+	if err != nil {
+		return err
+	}
+	if err := ready(h, lo, 0); err != nil {
+		return err
+	}
+	return syncAddresses(h, lo, addresses)
+}
