@@ -16,12 +16,18 @@ type Path struct {
 	Provider bool     // Rest[0] is a provider's namespace
 }
 
+// maxSegments bounds a path's depth, so that parsing stays cheap.
+const maxSegments = 64
+
 // ParsePath takes a path apart. Double and trailing slashes are forgiven, case is kept.
 func ParsePath(s string) (Path, error) {
 	if len(s) > MaxIDLength {
 		return Path{}, fmt.Errorf("resource: path of %d characters is too long", len(s))
 	}
 	segments := strings.FieldsFunc(s, func(r rune) bool { return r == '/' })
+	if len(segments) > maxSegments {
+		return Path{}, fmt.Errorf("resource: path of %d segments is too deep", len(segments))
+	}
 	for _, segment := range segments {
 		if err := checkSegment(segment); err != nil {
 			return Path{}, fmt.Errorf("resource: path %q: %w", s, err)
