@@ -66,9 +66,8 @@ const (
 // into one error (fault.Join).
 type Hook func(ctx context.Context, r *Request) (*Plan, error)
 
-// Type is one row of the table. Put, Delete and Actions left nil are refused
-// with 405. A type without Put whose Get or List is set has no documents of its
-// own: what it shows is computed.
+// Type is one row of the table. A type without Put has no documents of its own:
+// what it shows is computed by Get and List, and it refuses other methods with 405.
 type Type struct {
 	Name     string // below the namespace: "managedClusters", "managedClusters/agentPools"
 	Scope    Scope

@@ -71,7 +71,7 @@ func (c *call) write(r *row, id resource.ID, method, action string, body map[str
 // serveWrite serves PUT, PATCH and DELETE.
 func (h *Handler) serveWrite(w http.ResponseWriter, c *call, r *row) error {
 	method := c.request.Method
-	if !r.stored() || (method == http.MethodDelete && r.Delete == nil && !r.tracked() && !r.child()) {
+	if !r.stored() {
 		return notAllowed(c)
 	}
 	if err := h.authorize(c.request.Context(), c, actionName(c.path.ID, method, ""), c.path.ID); err != nil {

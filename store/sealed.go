@@ -96,10 +96,14 @@ func (s *Sealed) open(r Record) (Record, error) {
 }
 
 func cutName(value []byte) (id string, rest []byte, ok bool) {
-	if len(value) == 0 || len(value) < 1+int(value[0]) {
+	if len(value) == 0 {
 		return "", nil, false
 	}
-	return string(value[1 : 1+value[0]]), value[1+value[0]:], true
+	end := 1 + int(value[0])
+	if len(value) < end {
+		return "", nil, false
+	}
+	return string(value[1:end]), value[end:], true
 }
 
 // Get implements Store.

@@ -67,7 +67,7 @@ func TestSealedValueOpensInItsPlaceOnly(t *testing.T) {
 	}
 	flipped := bytes.Clone(raw.Value)
 	flipped[len(flipped)-1] ^= 1
-	for place, value := range map[string][]byte{"secrets/yours": raw.Value, "secrets/changed": flipped, "secrets/plain": []byte("x"), "secrets/empty": {}} {
+	for place, value := range map[string][]byte{"secrets/yours": raw.Value, "secrets/changed": flipped, "secrets/plain": []byte("x"), "secrets/empty": {}, "secrets/long": bytes.Repeat([]byte{255}, 300)} {
 		if _, err := base.Put(t.Context(), place, value, store.Any); err != nil {
 			t.Fatal(err)
 		}
