@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -23,8 +24,12 @@ import (
 
 // Limits bounds a group. Zero values leave the kernel's default.
 type Limits struct {
-	CPUs   float64 // whole CPUs' worth of time
-	Memory int64   // bytes
+	// CPUs is how many CPUs' worth of time there is. On v1 the kernel refuses a
+	// group below a larger quota than its parent's, which a pod's limit above its
+	// node's size is: so there a whole number becomes a cpuset, and only a
+	// fraction a quota.
+	CPUs   float64
+	Memory int64 // bytes
 	PIDs   int64
 	// Devices lists what may be opened ("c 1:3 rw"), all else being denied; nil
 	// denies nothing. It needs v1: on v2 a user namespace has to see to it.
@@ -38,11 +43,12 @@ func Create(path string, limits Limits) error {
 	if err != nil {
 		return err
 	}
+	cpuset := slices.ContainsFunc(hierarchies, func(h Hierarchy) bool { return h.Has("cpuset") })
 	for _, h := range hierarchies {
 		if err := h.create(path); err != nil {
 			return fmt.Errorf("create cgroup %s in %s: %w", path, h.Mount, err)
 		}
-		if err := h.limit(path, limits); err != nil {
+		if err := h.limit(path, limits, cpuset); err != nil {
 			return fmt.Errorf("limit cgroup %s in %s: %w", path, h.Mount, err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"strconv"
 	"testing"
 	"time"
@@ -100,6 +101,30 @@ func TestParseMount(t *testing.T) {
 		got, _ := parseMount(line)
 		if got.Mount != want.Mount || got.V2 != want.V2 || !slices.Equal(got.Options, want.Options) {
 			t.Errorf("%s\n got %+v\nwant %+v", line, got, want)
+		}
+	}
+}
+
+func TestLimitBelowMayBeLarger(t *testing.T) {
+	path := group(t, Limits{CPUs: 1})
+	// What kubelet does for a pod whose CPU limit is above its node's size.
+	if err := Create(path+"/pod", Limits{CPUs: 2.5}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSomeCPUs(t *testing.T) {
+	for _, c := range []struct {
+		list  string
+		n     int
+		count int
+	}{{"0-3", 2, 2}, {"0-3", 4, 4}, {"0-1", 8, 2}, {"0,2,5", 1, 1}, {"7", 1, 1}} {
+		got := someCPUs(c.list, c.n, "some/path")
+		if c.n > c.count && got != c.list {
+			t.Errorf("someCPUs(%q, %d) = %q", c.list, c.n, got)
+		}
+		if all := strings.Split(got, ","); !strings.Contains(got, "-") && len(all) != c.count {
+			t.Errorf("someCPUs(%q, %d) = %q, want %d CPUs", c.list, c.n, got, c.count)
 		}
 	}
 }

@@ -6,7 +6,9 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -158,10 +160,38 @@ func exists(path string) bool {
 	return err == nil
 }
 
+// someCPUs picks n of the CPUs in a list such as "0-3,6", spread over groups by
+// their paths; all of them when there aren't more.
+func someCPUs(list string, n int, path string) string {
+	var all []string
+	for part := range strings.SplitSeq(list, ",") {
+		from, to, isRange := strings.Cut(part, "-")
+		first, err := strconv.Atoi(from)
+		last := first
+		if isRange && err == nil {
+			last, err = strconv.Atoi(to)
+		}
+		if err != nil {
+			return list
+		}
+		for cpu := first; cpu <= last; cpu++ {
+			all = append(all, strconv.Itoa(cpu))
+		}
+	}
+	if n >= len(all) {
+		return list
+	}
+	hash := fnv.New32a()
+	_, _ = hash.Write([]byte(path)) // never fails
+	start := int(hash.Sum32() % uint32(len(all)))
+	return strings.Join(append(all, all...)[start:start+n], ",")
+}
+
 const period = 100_000 // µs; the kernel's own default
 
-func (h Hierarchy) limit(path string, l Limits) error {
+func (h Hierarchy) limit(path string, l Limits, cpuset bool) error {
 	dir := filepath.Join(h.Mount, path)
+	whole := cpuset && l.CPUs == math.Trunc(l.CPUs)
 	type setting struct {
 		on          bool
 		name, value string
@@ -182,8 +212,9 @@ func (h Hierarchy) limit(path string, l Limits) error {
 		}
 	} else {
 		settings = []setting{
-			{l.CPUs > 0 && h.Has("cpu"), "cpu.cfs_period_us", strconv.Itoa(period)},
-			{l.CPUs > 0 && h.Has("cpu"), "cpu.cfs_quota_us", strconv.FormatInt(int64(l.CPUs*period), 10)},
+			{l.CPUs > 0 && whole && h.Has("cpuset"), "cpuset.cpus", someCPUs(read(filepath.Join(filepath.Dir(dir), "cpuset.cpus")), int(l.CPUs), path)},
+			{l.CPUs > 0 && !whole && h.Has("cpu"), "cpu.cfs_period_us", strconv.Itoa(period)},
+			{l.CPUs > 0 && !whole && h.Has("cpu"), "cpu.cfs_quota_us", strconv.FormatInt(int64(l.CPUs*period), 10)},
 			{l.Memory > 0 && h.Has("memory"), "memory.limit_in_bytes", strconv.FormatInt(l.Memory, 10)},
 			{l.PIDs > 0 && h.Has("pids"), "pids.max", strconv.FormatInt(l.PIDs, 10)},
 			// Refused once there are groups below; then it was done before they were.
