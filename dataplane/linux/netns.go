@@ -75,9 +75,13 @@ func createNetns(path string) error {
 }
 
 // openNetns opens the namespace kept at path. A path without one is
-// fs.ErrNotExist, also when the bare file is left from a mount that is gone.
+// fs.ErrNotExist, also when the bare file is left from a mount that is gone,
+// or when the process whose namespace it is dies at this moment.
 func openNetns(path string) (*os.File, error) {
 	file, err := os.Open(path)
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.ESRCH) {
+		return nil, fmt.Errorf("%w: %w", fs.ErrNotExist, err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -142,8 +141,8 @@ func (p *Plane) checkMachine(n *nic, r *router, link netlink.Link, path string) 
 
 // nicSpace opens, or makes, the namespace for a NIC.
 func (p *Plane) nicSpace(path string) (*space, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("run directory: %w", err)
+	if err := p.makeDir(filepath.Dir(path)); err != nil {
+		return nil, err
 	}
 	s, err := openSpace(path)
 	if !errors.Is(err, fs.ErrNotExist) {

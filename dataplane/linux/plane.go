@@ -206,8 +206,8 @@ type router struct {
 
 // openRouter opens, or makes, the router kept at path and puts its settings right.
 func (p *Plane) openRouter(path string, settings []setting) (*router, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("run directory: %w", err)
+	if err := p.makeDir(filepath.Dir(path)); err != nil {
+		return nil, err
 	}
 	s, err := ensureSpace(path)
 	if err != nil {
@@ -252,6 +252,19 @@ func (p *Plane) Down(_ context.Context) error {
 		}
 	}
 	return errors.Join(failed...)
+}
+
+// makeDir makes a directory that is root's alone, in the run directory, which
+// isn't.
+func (p *Plane) makeDir(dir string) error {
+	err := os.MkdirAll(p.RunDir, 0o755)
+	if err == nil {
+		err = os.MkdirAll(dir, 0o700)
+	}
+	if err != nil {
+		return fmt.Errorf("run directory: %w", err)
+	}
+	return nil
 }
 
 // entries lists the names in a directory of the run directory.

@@ -183,6 +183,30 @@ func TestMachinesComeAndGo(t *testing.T) {
 	}
 }
 
+func TestInterfaceGetsAnotherAddress(t *testing.T) {
+	w := two(t)
+	c := configOf(network("a", "192.88.99.242", "192.88.99.243", 2), network("b", "192.88.99.244", "192.88.99.245", 1))
+	c.VNets[0].NICs[1].Address, c.VNets[0].NICs[1].Subnet = addr("10.226.0.5"), "api"
+	c.VNets[0].NICs[1].Pods = nil
+	w.apply(c)
+	serve(t, w.node("a-n0"), "10.226.0.5:81", "moved")
+	answers(t, w.node("a-n1"), "10.226.0.5:81", "moved sees 10.224.0.5")
+	silent(t, w.node("a-n1"), "10.224.0.4:80")
+}
+
+func TestInterfaceMovesToAnotherNetwork(t *testing.T) {
+	w := two(t)
+	c := configOf(network("a", "192.88.99.242", "192.88.99.243", 2), network("b", "192.88.99.244", "192.88.99.245", 1))
+	moving := c.VNets[1].NICs[1]
+	moving.Address = addr("10.224.0.99")
+	c.VNets[1].NICs, c.VNets[0].NICs = c.VNets[1].NICs[:1], append(c.VNets[0].NICs, moving)
+	c.VNets[0].NICs[1].Pods = nil
+	if status := w.apply(c); len(status["a"].NICs) != 4 || len(status["b"].NICs) != 1 {
+		t.Fatalf("%v", status)
+	}
+	answers(t, w.node("b-n0"), "10.224.0.5:80", "second node of a sees 10.224.0.99")
+}
+
 func TestRefusals(t *testing.T) {
 	w := newWorld(t)
 	c := configOf(network("a", "192.88.99.242", "192.88.99.243", 0))
