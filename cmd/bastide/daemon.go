@@ -101,6 +101,14 @@ func renew(ctx context.Context, keys keyring, log *slog.Logger) {
 func serviceRunDir(in *instance.Instance) string { return filepath.Join(in.RunDir(), "service") }
 
 func serviceProcesses(in *instance.Instance, keys keyring) ([]supervise.Process, error) {
+	for dir, uid := range map[string]uint32{in.Dir("logs"): 0, in.Dir("etcd"): in.EtcdUID(), in.Dir("registry"): in.ServeUID()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("daemon: %w", err)
+		}
+		if err := os.Chown(dir, int(uid), int(uid)); err != nil {
+			return nil, fmt.Errorf("daemon: %w", err)
+		}
+	}
 	store, err := etcdDefinition(in, keys)
 	if err != nil {
 		return nil, err
@@ -134,14 +142,6 @@ func etcdDefinition(in *instance.Instance, keys keyring) (supervise.Process, err
 	}
 	uid := int(in.EtcdUID())
 	data := in.Dir("etcd")
-	for _, dir := range []string{data, in.Dir("logs")} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return supervise.Process{}, fmt.Errorf("daemon: %w", err)
-		}
-	}
-	if err := os.Chown(data, uid, uid); err != nil {
-		return supervise.Process{}, fmt.Errorf("daemon: %w", err)
-	}
 	client, peer := "https://"+in.EtcdClient(), "https://"+in.EtcdPeer()
 	return supervise.Process{
 		Name: etcdProcess, Path: parts.Path("etcd"), UID: uid, GID: uid, Dir: data,
@@ -155,7 +155,7 @@ func etcdDefinition(in *instance.Instance, keys keyring) (supervise.Process, err
 			"--peer-trusted-ca-file=" + keys.path("etcd-ca.crt"), "--peer-client-cert-auth=true",
 			// A small store: keep little history in memory, and compact by the hour.
 			"--snapshot-count=5000", "--auto-compaction-mode=periodic", "--auto-compaction-retention=1h",
-			"--heartbeat-interval=500", "--election-timeout=5000", "--log-level=warn",
+			"--heartbeat-interval=50", "--election-timeout=250", "--log-level=warn",
 		},
 		Env:     []string{"GOGC=40", "GOMEMLIMIT=64MiB", "GOMAXPROCS=2"},
 		Cgroup:  serviceGroup(in, etcdProcess),
