@@ -5,18 +5,20 @@ package arm
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"bastide.dev/fault"
 )
 
 // UnknownFields compares a decoded body with a wire model of the Azure SDK, and
 // returns a problem for each property that the model doesn't have, and for each
-// of the wrong JSON type. The SDK's structs have no JSON tags: a property is
-// named as its field, without regard to case.
+// of the wrong JSON type. The SDK's structs have no JSON tags: what a property is
+// called is learnt from what the struct itself writes. Case is forgiven, as ARM does.
 func UnknownFields(body map[string]any, model any) []*fault.Error {
 	c := &comparison{}
 	c.value(body, reflect.TypeOf(model), "")
@@ -80,14 +82,63 @@ func (c *comparison) object(v any, t reflect.Type, path string) {
 	if !ok {
 		return
 	}
+	fields := wireFields(t)
 	for name, member := range object {
-		field, known := t.FieldByNameFunc(func(field string) bool { return strings.EqualFold(field, name) })
-		if !known || !field.IsExported() {
+		field, known := fields[strings.ToLower(name)]
+		if !known {
 			c.problems = append(c.problems, unknownProperty(join(path, name)))
 			continue
 		}
-		c.value(member, field.Type, join(path, name))
+		c.value(member, field, join(path, name))
 	}
+}
+
+// wireFields are the types of a struct's fields by their names on the wire, in
+// lower case: what the struct writes when all its fields are set. A field that
+// writes nothing (an interface has no value to set) goes by its own name.
+func wireFields(t reflect.Type) map[string]reflect.Type {
+	full := reflect.New(t)
+	own := map[string]reflect.Type{} // by the field's name, letters and digits only
+	for i := range t.NumField() {
+		if field := t.Field(i); field.IsExported() {
+			own[plainName(field.Name)] = field.Type
+			setField(full.Elem().Field(i))
+		}
+	}
+	var written map[string]json.RawMessage
+	if raw, err := json.Marshal(full.Interface()); err == nil {
+		_ = json.Unmarshal(raw, &written) // of what isn't an object there are no names
+	}
+	fields := make(map[string]reflect.Type, len(own))
+	for name := range written {
+		if field, ok := own[plainName(name)]; ok {
+			fields[strings.ToLower(name)] = field
+			delete(own, plainName(name))
+		}
+	}
+	maps.Copy(fields, own)
+	return fields
+}
+
+// setField makes a field be written: a pointer to nothing, an empty list or map wouldn't be.
+func setField(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+	case reflect.Map:
+		v.Set(reflect.MakeMap(v.Type()))
+	}
+}
+
+func plainName(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsLetter(r) || unicode.IsDigit(r) {
+			return unicode.ToLower(r)
+		}
+		return -1
+	}, s)
 }
 
 // want returns v, or nil after noting that it isn't of the JSON type.
