@@ -144,6 +144,10 @@ func (c *compiler) controllerCommon(f func(string) string) []string {
 		"--kubeconfig=" + kubeconfig,
 		"--authentication-kubeconfig=" + kubeconfig,
 		"--authorization-kubeconfig=" + kubeconfig,
+		// They serve their own health to themselves alone: no proxy stands before
+		// them whose certificates they would have to look up first.
+		"--authentication-skip-lookup=true",
+		"--client-ca-file=" + f("ca.crt"),
 		"--bind-address=127.0.0.1",
 		"--tls-cert-file=" + f("server.crt"),
 		"--tls-private-key-file=" + f("server.key"),

@@ -26,6 +26,7 @@ type Config struct {
 	Spec   controlplane.Spec
 	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
 	Notify func() // called when State changed; must not block
+	Ready  func() // called when the API server became ready, before anything is done with it
 	Logger *slog.Logger
 }
 

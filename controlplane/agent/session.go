@@ -115,6 +115,7 @@ func (s *session) awaitReady(ctx context.Context) error {
 	s.update(func(st *State) {
 		st.Ready, st.Error, st.Version = true, "", strings.TrimPrefix(version.GitVersion, "v")
 	})
+	s.Agent.Ready()
 	return nil
 }
 

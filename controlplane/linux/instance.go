@@ -11,6 +11,7 @@ import (
 
 	"bastide.dev/controlplane"
 	"bastide.dev/controlplane/agent"
+	"bastide.dev/supervise"
 )
 
 // instance is one control plane, as far as this process knows it.
@@ -23,8 +24,9 @@ type instance struct {
 	known     bool  // spec was applied, or tried
 	err       error // why Apply failed last
 	agent     *agent.Agent
-	endsAgent func() // ends the agent and waits for it
-	apiServer int    // pid
+	endsAgent func()              // ends the agent and waits for it
+	apiServer int                 // pid
+	late      []supervise.Process // wait for the API server to be ready
 }
 
 func (in *instance) set(spec controlplane.Spec, err error) {
@@ -57,7 +59,7 @@ func (in *instance) apiServerIs(pid int) {
 func (in *instance) endAgent() {
 	in.mu.Lock()
 	end := in.endsAgent
-	in.agent, in.endsAgent, in.apiServer = nil, nil, 0
+	in.agent, in.endsAgent, in.apiServer, in.late = nil, nil, 0, nil
 	in.mu.Unlock()
 	if end != nil {
 		end()
@@ -77,6 +79,11 @@ func (p *Plane) keepObjects(in *instance, spec controlplane.Spec, netns string) 
 		return
 	}
 	a := agent.New(agent.Config{Spec: spec, Dial: Dialer(netns), Notify: func() { p.changes.add(in.id) },
+		Ready: func() {
+			if err := p.launchLate(in); err != nil {
+				p.Logger.Error("controllers not started", "controlplane", in.id, "error", err)
+			}
+		},
 		Logger: p.Logger.With("controlplane", in.id)})
 	ctx, cancel := context.WithCancel(p.ctx)
 	ended := make(chan struct{})

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -163,16 +164,59 @@ func (p *Plane) start(in *instance, spec controlplane.Spec) error {
 	if err := prepareNetns(netns); err != nil {
 		return fault.New(fault.Unavailable, "", "The network namespace of control plane %s isn't ready.", spec.ID).Because(err)
 	}
+	processes := make([]supervise.Process, len(plan.Programs))
 	for i, program := range plan.Programs {
 		inputs, err := plan.Inputs(program.Name, pinned[program.Name])
 		if err != nil {
 			return err
 		}
-		if err := p.supervisor.Set(p.process(spec.ID, program, programs[i], netns, owner, inputs)); err != nil {
+		processes[i] = p.process(spec.ID, program, programs[i], netns, owner, inputs)
+	}
+	if err := p.launch(in, processes); err != nil {
+		return err
+	}
+	p.keepObjects(in, spec, netns)
+	return p.launchLate(in)
+}
+
+// launch starts what can start at once. Controller manager and scheduler wait
+// for the API server to have their rights in place: refused, they would fall
+// back to retries of a second and more. Those that run already are adopted, and
+// then live through the API server's restarts.
+func (p *Plane) launch(in *instance, processes []supervise.Process) error {
+	running, err := p.supervisor.Recorded()
+	if err != nil {
+		return err
+	}
+	var late []supervise.Process
+	for _, process := range processes {
+		_, program, _ := strings.Cut(process.Name, ".")
+		if (program == controlplane.ControllerManager || program == controlplane.Scheduler) && !slices.Contains(running, process.Name) {
+			late = append(late, process)
+			continue
+		}
+		if err := p.supervisor.Set(process); err != nil {
 			return err
 		}
 	}
-	p.keepObjects(in, spec, netns)
+	in.mu.Lock()
+	in.late = late
+	in.mu.Unlock()
+	return nil
+}
+
+// launchLate starts what waited for the API server, if that is ready.
+func (p *Plane) launchLate(in *instance) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.agent == nil || !in.agent.State().Ready {
+		return nil
+	}
+	for ; len(in.late) > 0; in.late = in.late[1:] {
+		if err := p.supervisor.Set(in.late[0]); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

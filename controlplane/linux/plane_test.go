@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package linux
+
+import (
+	"bufio"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"bastide.dev/controlplane"
+)
+
+func TestReadyQuicklyAndSmall(t *testing.T) {
+	r := newRig(t)
+	spec := r.spec("c1")
+	begin := time.Now()
+	r.apply(spec)
+	applied := time.Since(begin)
+	status := r.until("c1", "ready", ready)
+	t.Logf("applied in %v, ready in %v", applied, time.Since(begin))
+	if status.Version != "1.36.3" {
+		t.Errorf("version %q", status.Version)
+	}
+	admin := r.admin(spec)
+	eventually(t, "CoreDNS is deployed", func() bool {
+		code, _ := admin.do("GET", "/apis/apps/v1/namespaces/kube-system/deployments/coredns", nil)
+		return code == 200
+	})
+	t.Logf("CoreDNS deployed in %v", time.Since(begin))
+	time.Sleep(10 * time.Second)
+	total := 0
+	for _, p := range r.Status("c1").Processes {
+		pss := pssKiB(t, p.PID)
+		t.Logf("%-24s %4d MiB PSS, cpu %v", p.Name, pss>>10, cpu(t, p.PID))
+		total += pss
+	}
+	t.Logf("%-24s %4d MiB PSS", "all", total>>10)
+	if total > 400<<10 {
+		t.Errorf("%d MiB PSS", total>>10)
+	}
+}
+
+func cpu(t *testing.T, pid int) time.Duration {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
+	u, _ := strconv.Atoi(fields[11])
+	s, _ := strconv.Atoi(fields[12])
+	return time.Duration(u+s) * 10 * time.Millisecond
+}
+
+func pssKiB(t *testing.T, pid int) int {
+	t.Helper()
+	f, err := os.Open(filepath.Join("/proc", strconv.Itoa(pid), "smaps_rollup"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if value, ok := strings.CutPrefix(lines.Text(), "Pss:"); ok {
+			n, err := strconv.Atoi(strings.Fields(value)[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatalf("no PSS of %d", pid)
+	return 0
+}
+
+var _ = controlplane.Ready
