@@ -4,10 +4,13 @@ package linux
 
 import (
 	"context"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"bastide.dev/dataplane"
@@ -243,5 +246,37 @@ func TestDownLeavesNothing(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(w.config.RunDir, dir)); !os.IsNotExist(err) {
 			t.Errorf("%s is left: %v", dir, err)
 		}
+	}
+}
+
+// A real machine's namespace belongs to a user namespace of its own, and is
+// found by its first process.
+func TestMachineInAUserNamespace(t *testing.T) {
+	w := newWorld(t)
+	child := exec.Command("sleep", "60")
+	child.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 3000000, Size: 65536}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 3000000, Size: 65536}},
+	}
+	must(t, child.Start())
+	path := fmt.Sprintf("/proc/%d/ns/net", child.Process.Pid)
+	netns := func(string) string { return path }
+	c := configOf(network("a", "192.88.99.242", "192.88.99.243", 1))
+	for range 2 {
+		status, err := w.plane.Apply(t.Context(), c, netns)
+		if err != nil || len(status["a"].NICs) != 2 {
+			t.Fatalf("%v %v", status, err)
+		}
+	}
+	serve(t, w.api("a"), "10.226.0.4:6443", "api of a")
+	answers(t, path, "10.226.0.4:6443", "api of a sees 10.224.0.4")
+	must(t, child.Process.Kill())
+	if err := child.Wait(); err == nil {
+		t.Error("a killed process ended well")
+	}
+	// The path is stale now: nobody told the plane, and that is no error.
+	if status, err := w.plane.Apply(t.Context(), c, netns); err != nil || len(status["a"].NICs) != 1 {
+		t.Errorf("after the machine died: %v %v", status, err)
 	}
 }
