@@ -44,7 +44,13 @@ func (h *Handler) respondWrite(w http.ResponseWriter, c *call, r *row, out *outc
 func (h *Handler) respondDone(w http.ResponseWriter, c *call, r *row, out *outcome, op *Operation) error {
 	switch c.request.Method {
 	case http.MethodDelete:
-		w.WriteHeader(http.StatusOK)
+		// The SDKs' clients of resources take 202 and 204 for a deletion, those of
+		// resource groups 200 and 202.
+		if c.path.ID.Namespace() == "" {
+			w.WriteHeader(http.StatusOK)
+		} else {
+			w.WriteHeader(http.StatusNoContent)
+		}
 		return nil
 	case http.MethodPost:
 		answer := out.answer

@@ -58,7 +58,7 @@ func escape(t *testing.T, c *testcloud.Cloud) {
 		"the kernel's core pattern":         "echo '|/x' > /proc/sys/kernel/core_pattern",
 		"the SysRq trigger":                 "echo h > /proc/sysrq-trigger",
 		"a kernel module":                   "echo x > /tmp/x.ko && insmod /tmp/x.ko",
-		"the clock":                         "date -s 2030-01-01",
+		"the clock":                         "date -s 2030-01-01; [ $(date +%Y) = 2030 ]",
 		"a mount of the machine's disk":     "mount -t ext4 /dev/vda /tmp",
 		"the memory limit of its own node":  "for f in /node/sys/fs/cgroup/memory/memory.limit_in_bytes /node/sys/fs/cgroup/memory.max; do [ -e $f ] && echo 99999999999 > $f && exit 0; done; exit 1",
 		"processes of the machine beneath":  "ls /proc/*/exe -l | grep -E 'kube-apiserver|etcd|bastide serve'",

@@ -53,7 +53,7 @@ func OfClusters(t testing.TB, c *Cloud) []string {
 			left = append(left, p)
 		}
 	}
-	for _, dir := range []string{"machines", "controlplanes"} {
+	for _, dir := range []string{"machines/machines", "controlplanes"} {
 		if names, err := filepath.Glob(filepath.Join(c.StateDir, "host", dir, "*")); err == nil {
 			left = append(left, names...)
 		}

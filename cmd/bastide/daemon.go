@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -156,6 +157,7 @@ func etcdDefinition(in *instance.Instance, keys keyring) (supervise.Process, err
 			// A small store: keep little history in memory, and compact by the hour.
 			"--snapshot-count=5000", "--auto-compaction-mode=periodic", "--auto-compaction-retention=1h",
 			"--heartbeat-interval=50", "--election-timeout=250", "--log-level=warn",
+			"--max-txn-ops=1024", // the end of an operation touches all documents below a resource
 		},
 		Env:     []string{"GOGC=40", "GOMEMLIMIT=64MiB", "GOMAXPROCS=2"},
 		Cgroup:  serviceGroup(in, etcdProcess),
@@ -247,6 +249,10 @@ func daemonPID(in *instance.Instance) int {
 	return pid
 }
 
+func stopOrder(name string) int {
+	return slices.Index([]string{hostProcess, serveProcess, etcdProcess}, name)
+}
+
 // stopDaemon ends the daemon, and then the three processes that outlive it.
 func stopDaemon(ctx context.Context, in *instance.Instance) error {
 	if pid := daemonPID(in); pid > 1 {
@@ -272,6 +278,8 @@ func stopDaemon(ctx context.Context, in *instance.Instance) error {
 	if err != nil {
 		return fmt.Errorf("stop service: %w", err)
 	}
+	// The store goes last: it waits for whoever still watches it.
+	slices.SortFunc(names, func(a, b string) int { return stopOrder(a) - stopOrder(b) })
 	var failed []error
 	for _, name := range names {
 		failed = append(failed, supervisor.Stop(ctx, name))

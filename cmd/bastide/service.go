@@ -26,6 +26,7 @@ import (
 	"bastide.dev/registry"
 	"bastide.dev/resource"
 	"bastide.dev/store"
+	"bastide.dev/store/cache"
 	"bastide.dev/store/etcd"
 )
 
@@ -52,13 +53,14 @@ func openSealed(ctx context.Context, in *instance.Instance, user string) (*seale
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("store: %w", err), base.Close())
 	}
-	return &sealedStore{sealed, base}, nil
+	return &sealedStore{store: sealed, etcd: base}, nil
 }
 
 // service is serve's parts, wired by hand.
 type service struct {
 	*sealedStore
 	in        *instance.Instance
+	cache     *cache.Store
 	directory *identity.Directory
 	login     *login.Service
 	graph     *graph.Service
@@ -76,7 +78,9 @@ func newService(ctx context.Context, in *instance.Instance, keys keyring, log *s
 	if err != nil {
 		return nil, err
 	}
-	s := &service{sealedStore: sealed, in: in}
+	// Reads come from memory, kept fresh by one watch.
+	s := &service{sealedStore: sealed, in: in, cache: cache.New(sealed.store, log)}
+	s.store = s.cache
 	if err := s.wire(keys, log); err != nil {
 		s.close()
 		return nil, err
@@ -108,6 +112,7 @@ func (s *service) wire(keys keyring, log *slog.Logger) (err error) {
 }
 
 func (s *service) addTo(g *reconcile.Group) {
+	g.Add("read cache", s.cache.Run)
 	g.Add("directory", s.directory.Run)
 	g.Add("login", s.login.Run)
 	g.Add("clusters", s.clusters.Run)

@@ -6,10 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -84,6 +86,9 @@ func runUp(ctx context.Context, g *global, o *upOptions, p *progress) error {
 		return err
 	}
 	if err := p.step("Starting the service and the host", func() error { return waitHealthy(ctx, in, view) }); err != nil {
+		return err
+	}
+	if err := bringBack(ctx, in, p); err != nil {
 		return err
 	}
 	if o.demo {
@@ -302,6 +307,46 @@ func waitHealthy(ctx context.Context, in *instance.Instance, view client.Instanc
 		case <-ctx.Done():
 			return daemonTrouble(in, err)
 		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// bringBack waits until the clusters that should run answer again.
+func bringBack(ctx context.Context, in *instance.Instance, p *progress) error {
+	all, err := readClusters(ctx, in)
+	if err != nil {
+		return daemonTrouble(in, err)
+	}
+	all = slices.DeleteFunc(all, func(c clusterView) bool {
+		return c.Properties.PowerState.Code != "Running" || c.Properties.ProvisioningState != "Succeeded"
+	})
+	if len(all) == 0 {
+		return nil
+	}
+	return p.step(fmt.Sprintf("Bringing back %d clusters", len(all)), func() error {
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+		defer cancel()
+		for _, c := range all {
+			if err := answers(ctx, net.JoinHostPort(c.Properties.FQDN, "443")); err != nil {
+				return daemonTrouble(in, fmt.Errorf("cluster %s isn't back: %w", c.Name, err))
+			}
+		}
+		return nil
+	})
+}
+
+// answers waits until an address takes connections.
+func answers(ctx context.Context, address string) error {
+	dialer := net.Dialer{Timeout: time.Second}
+	for {
+		conn, err := dialer.DialContext(ctx, "tcp", address)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
