@@ -199,7 +199,7 @@ func TestAllocateNeverTwice(t *testing.T) {
 	for _, plugin := range []string{network.Kubenet, network.Azure} {
 		p := network.Default(plugin)
 		p.Nodes.Prefix = prefix("10.224.0.0/20")
-		random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a fixed sequence is what the test needs
+		random := rand.New(rand.NewPCG(1, 2)) // a fixed sequence
 		var used []network.Lease
 		for i := range 300 {
 			leases, err := p.Allocate(used, []network.Want{{ID: fmt.Sprint(i), MaxPods: 10 + random.IntN(100)}})

@@ -117,7 +117,12 @@ func writeLedger(dir string, l ledger) error {
 	if err != nil {
 		return fmt.Errorf("forwarding: %w", err)
 	}
-	if err := os.WriteFile(ledgerPath(dir), data, 0o600); err != nil {
+	// In one step: a ledger that is cut short would stop every later Apply.
+	next := ledgerPath(dir) + ".new"
+	if err := os.WriteFile(next, data, 0o600); err != nil {
+		return fmt.Errorf("forwarding: %w", err)
+	}
+	if err := os.Rename(next, ledgerPath(dir)); err != nil {
 		return fmt.Errorf("forwarding: %w", err)
 	}
 	return nil
