@@ -45,8 +45,8 @@ deps: ## install the Debian packages that Bastide needs
 	  rm -f $$log; \
 	fi
 
-build: ## build bin/bastide
-	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.stamp=$(VERSION)' -o $(BASTIDE) ./cmd/bastide
+build: ## build bin/bastide, and beside it bin/bastide-node, the agent in machines
+	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.stamp=$(VERSION)' -o bin/ ./cmd/...
 
 bundles: deps build ## build Kubernetes, etcd, containerd and the other upstream parts
 	@$(BASTIDE) bundle build

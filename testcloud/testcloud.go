@@ -29,14 +29,14 @@ type Cloud struct {
 	Up       string            // what the first `bastide up` printed
 }
 
-// binary builds cmd/bastide once per test process; the build cache makes it quick.
+// binary builds bastide and its agent once per test process; the build cache makes it quick.
 var binary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "bastide-testcloud-")
 	if err != nil {
 		return "", err
 	}
 	path := filepath.Join(dir, "bastide")
-	build := exec.Command("go", "build", "-trimpath", "-o", path, "bastide.dev/cmd/bastide")
+	build := exec.Command("go", "build", "-trimpath", "-o", dir+"/", "bastide.dev/cmd/...")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)

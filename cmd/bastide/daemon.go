@@ -4,8 +4,6 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -164,47 +162,6 @@ func etcdDefinition(in *instance.Instance, keys keyring) (supervise.Process, err
 		LogFile: in.Dir("logs", "etcd.log"),
 		Backoff: supervise.Backoff{Min: 20 * time.Millisecond, Max: 5 * time.Second},
 	}, nil
-}
-
-// ownBinary copies the running binary to a place named by its content: a build
-// that replaces the original disturbs nothing that runs, and a daemon of
-// another build knows that it is another.
-func ownBinary(in *instance.Instance) (path, digest string, err error) {
-	self, err := os.Open("/proc/self/exe")
-	if err != nil {
-		return "", "", fmt.Errorf("own binary: %w", err)
-	}
-	defer self.Close()
-	hash := sha256.New()
-	if _, err := io.Copy(hash, self); err != nil {
-		return "", "", fmt.Errorf("own binary: %w", err)
-	}
-	digest = hex.EncodeToString(hash.Sum(nil))[:16]
-	dir := in.Dir("agent")
-	path = filepath.Join(dir, "bastide-"+digest)
-	if _, err := os.Stat(path); err == nil {
-		return path, digest, nil
-	}
-	if err := os.MkdirAll(dir, 0o711); err != nil {
-		return "", "", fmt.Errorf("own binary: %w", err)
-	}
-	if _, err := self.Seek(0, io.SeekStart); err != nil {
-		return "", "", fmt.Errorf("own binary: %w", err)
-	}
-	return path, digest, copyExecutable(self, path)
-}
-
-func copyExecutable(from io.Reader, path string) error {
-	temp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return fmt.Errorf("copy binary: %w", err)
-	}
-	defer os.Remove(temp.Name()) // of a copy that failed: renamed away otherwise
-	_, err = io.Copy(temp, from)
-	if err := errors.Join(err, temp.Chmod(0o755), temp.Close()); err != nil {
-		return fmt.Errorf("copy binary: %w", err)
-	}
-	return os.Rename(temp.Name(), path)
 }
 
 func lockPath(in *instance.Instance) string { return filepath.Join(in.RunDir(), "daemon.lock") }

@@ -63,7 +63,7 @@ func newMechanism(in *instance.Instance, log *slog.Logger) (*mechanism, error) {
 	}
 	boxes, err := machine.New(machine.Config{
 		Instance: in.Name, StateDir: in.Dir("host", "machines"), RunDir: in.RunDir(), CacheDir: in.CacheDir,
-		UIDBase: in.MachineUIDs(), Agent: self, Logger: log,
+		UIDBase: in.MachineUIDs(), Agent: self + agentSuffix, Logger: log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("machines: %w", err)
