@@ -3,6 +3,7 @@
 package testcloud_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"bastide.dev/testcloud"
 )
@@ -33,9 +35,11 @@ func TestTwoInstances(t *testing.T) {
 		p.stubborn = newStubborn(t, p.Cloud)
 	}
 	a, b := both[0], both[1]
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
 	created := make(chan error)
 	for _, p := range both {
-		go func() { created <- p.create(t.Context(), "c") }()
+		go func() { created <- p.create(ctx, "c") }()
 	}
 	if err := errors.Join(<-created, <-created); err != nil {
 		t.Fatal(err)
