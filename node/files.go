@@ -59,6 +59,9 @@ func (c Config) Check() error {
 	need(c.CPUs > 0 && c.Memory > 0, "size")
 	need(c.MaxPods > 0, "maxPods")
 	need(c.PauseImage != "", "pauseImage")
+	if c.SSH() && !adminForm.MatchString(c.AdminUser) {
+		problems = append(problems, fmt.Errorf("admin user %q isn't a name: a letter, then letters, digits, - and _", c.AdminUser))
+	}
 	switch c.Network.Plugin {
 	case "kubenet", "azure":
 		need(len(c.Network.Pods) > 0, "range of pods")
@@ -91,6 +94,7 @@ func Files(c Config) ([]File, error) {
 	if c.BootstrapToken != "" {
 		files = append(files, File{BootstrapPath, 0o600, kubeconfig(c, map[string]any{"token": c.BootstrapToken})})
 	}
+	files = append(files, sshFiles(c)...)
 	files = append(files, File{proxyKubeconfig, 0o600,
 		kubeconfig(c, map[string]any{"client-certificate": proxyCertPath, "client-key": proxyKeyPath})})
 	for path, document := range map[string]any{

@@ -92,3 +92,33 @@ func TestCheckTellsAllProblems(t *testing.T) {
 		t.Error("rendered without a CA")
 	}
 }
+
+func TestSSH(t *testing.T) {
+	c := sample()
+	files, err := Files(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if slices.ContainsFunc(files, func(f File) bool { return f.Path == SSHConfigPath || f.Path == sudoersPath }) {
+		t.Error("a way in without a key")
+	}
+	c.AuthorizedKeys, c.AdminUser = []string{"ssh-rsa AAAA a", "ssh-ed25519 BBBB b"}, "azureuser"
+	if files, err = Files(c); err != nil {
+		t.Fatal(err)
+	}
+	config := string(file(t, files, SSHConfigPath).Data)
+	for _, line := range []string{"AllowUsers azureuser", "PermitRootLogin no", "PasswordAuthentication no", "AuthenticationMethods publickey"} {
+		if !strings.Contains(config, line+"\n") {
+			t.Errorf("no %q in\n%s", line, config)
+		}
+	}
+	if got := string(c.AuthorizedKeysFile()); got != "ssh-rsa AAAA a\nssh-ed25519 BBBB b\n" {
+		t.Error(got)
+	}
+	for _, name := range []string{"", "root\nPermitRootLogin yes", "a b", "*"} {
+		c.AdminUser = name
+		if _, err := Files(c); err == nil {
+			t.Errorf("%q passed for a name", name)
+		}
+	}
+}

@@ -28,7 +28,7 @@ const (
 func included() []string {
 	return []string{
 		"ca-certificates", "conntrack", "ethtool", "iproute2", "iptables", "kmod", "mount",
-		"nftables", "openssh-server", "procps", "socat", "util-linux",
+		"nftables", "openssh-server", "procps", "socat", "sudo", "util-linux",
 	}
 }
 

@@ -81,6 +81,9 @@ func newWorld(t *testing.T) *world {
 	w.file("ca.crt", pair.Certificate)
 	w.file("ca.key", pair.Key)
 	self, err := os.Executable()
+	if p := os.Getenv("N7_AGENT"); p != "" {
+		self = p
+	}
 	w.check(err)
 	instance := "nodetest" + strconv.Itoa(os.Getpid())
 	w.provider, err = machinelinux.New(machinelinux.Config{
@@ -145,6 +148,7 @@ func (w *world) config() []byte {
 			VNet: []netip.Prefix{netip.MustParsePrefix("10.231.77.0/24")}},
 		MaxPods: 110, Labels: map[string]string{"kubernetes.azure.com/mode": "system"}, ProviderID: "azure:///node-test",
 		CPUs: 4, Memory: 2 << 30, PauseImage: "bastide.local/pause:3.10",
+		AuthorizedKeys: []string{w.sshKey("admin")}, AdminUser: adminUser,
 	})
 	w.check(err)
 	return data

@@ -43,6 +43,7 @@ func TestNode(t *testing.T) {
 		{"privileged pod", w.noEscapeByPod},
 		{"idle memory", func() { w.idleMemory(status) }},
 		{"restart of a part", w.killKubelet},
+		{"ssh", w.comeIn},
 	} {
 		t.Run(step.name, func(t *testing.T) {
 			outer := w.t
@@ -127,7 +128,7 @@ func (w *world) idleMemory(status machine.Status) {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		for _, name := range []string{" kubelet ", " kube-proxy ", " containerd ", " bastide "} {
+		for _, name := range []string{" kubelet ", " kube-proxy ", " containerd ", " bastide ", " sshd: "} {
 			if strings.Contains(line, name) {
 				w.t.Logf("%s%d MiB", name, kib>>10)
 				total += kib >> 10

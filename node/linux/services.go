@@ -20,26 +20,28 @@ import (
 	"bastide.dev/node"
 )
 
-// service is one of the three processes that make a node.
+// service is one of the processes that make a node.
 type service struct {
 	name  string
 	args  []string
 	env   []string
 	ready func(ctx context.Context) // waits until it makes sense to start
 	grace time.Duration             // to end after SIGTERM
+	conn  *os.File                  // a connection that it serves as input and output; else it has neither
 }
 
 type services struct {
 	kids *reaper
 	log  *slog.Logger
 	list []service
+	door *door // nil when nobody may come in
 }
 
 // newServices: heaps are held small by collecting more often; a node idles
 // most of its life, and its memory is what a machine has less of.
 func newServices(config node.Config, kids *reaper, log *slog.Logger) *services {
 	server := newProbe(config)
-	return &services{kids: kids, log: log, list: []service{
+	s := &services{kids: kids, log: log, list: []service{
 		{
 			name: "containerd", args: []string{"containerd", "--config=" + node.ContainerdPath},
 			env: []string{"GOGC=50", "GOMEMLIMIT=64MiB"}, grace: 500 * time.Millisecond,
@@ -58,6 +60,10 @@ func newServices(config node.Config, kids *reaper, log *slog.Logger) *services {
 			ready: server.await,
 		},
 	}}
+	if config.SSH() {
+		s.door = newDoor(config, s)
+	}
+	return s
 }
 
 // run keeps all services running until ctx ends, and returns when they have.
@@ -66,7 +72,20 @@ func (s *services) run(ctx context.Context) {
 	for _, one := range s.list {
 		all.Go(func() { s.keep(ctx, one) })
 	}
+	if s.door != nil {
+		all.Go(func() { s.door.keep(ctx) })
+	}
 	all.Wait()
+}
+
+// openLog gives a service's log, and what closes it.
+func (s *services) openLog(name string) (io.Writer, func()) {
+	logFile := &lumberjack.Logger{Filename: "/var/log/" + name + ".log", MaxSize: 20, MaxBackups: 1}
+	return logFile, func() {
+		if err := logFile.Close(); err != nil {
+			s.log.Warn("closing a service's log", "service", name, "error", err)
+		}
+	}
 }
 
 const (
@@ -77,9 +96,8 @@ const (
 // keep starts the service again and again, with pauses that grow while it
 // doesn't last.
 func (s *services) keep(ctx context.Context, one service) {
-	// Its errors have nowhere else to go: the log's own failure is told on the console.
-	logFile := &lumberjack.Logger{Filename: "/var/log/" + one.name + ".log", MaxSize: 20, MaxBackups: 1}
-	defer logFile.Close()
+	logFile, closeLog := s.openLog(one.name)
+	defer closeLog()
 	for pause := firstPause; ctx.Err() == nil; pause = min(2*pause, lastPause) {
 		if one.ready != nil {
 			one.ready(ctx)
@@ -112,12 +130,17 @@ func (s *services) once(ctx context.Context, one service, logFile io.Writer) (in
 	cmd := exec.Command(one.args[0], one.args[1:]...)
 	cmd.Env = append(os.Environ(), one.env...)
 	cmd.Stdout, cmd.Stderr = in, in
+	if one.conn != nil {
+		cmd.Stdin, cmd.Stdout = one.conn, one.conn
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	ended, err := s.kids.start(cmd)
 	if err != nil {
 		return 0, errors.Join(err, in.Close(), out.Close())
 	}
-	s.log.Info("service started", "service", one.name, "pid", cmd.Process.Pid)
+	if one.conn == nil { // connections are in the service's own log
+		s.log.Info("service started", "service", one.name, "pid", cmd.Process.Pid)
+	}
 	var copying sync.WaitGroup
 	copying.Go(func() { _, _ = io.Copy(logFile, out) }) // ends with the pipe
 	defer func() {
