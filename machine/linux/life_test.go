@@ -83,6 +83,21 @@ func TestAdoptAfterRestartOfTheHost(t *testing.T) {
 	w.up(spec("kept"))
 }
 
+// A guest that keeps its processes in groups of its own leaves them behind,
+// with the controllers that it turned on, when its PID 1 is killed.
+func TestBootsAgainWhereTheGuestMadeGroups(t *testing.T) {
+	w := newWorld(t)
+	before := w.up(spec("grouped"))
+	if err := cgroup.Create(w.group("grouped")+"/root/pods", cgroup.Limits{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(before.PID, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	w.awaitChange("grouped", machine.Failed)
+	w.up(spec("grouped"))
+}
+
 func (w *world) awaitChange(id string, phase machine.Phase) machine.Status {
 	w.t.Helper()
 	timeout := time.After(5 * time.Second)

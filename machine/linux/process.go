@@ -78,6 +78,11 @@ func (p *process) wait() bool {
 // start clones the machine's namespaces around stage 1, which waits for boot.
 func (p *Provider) start(b *box, spec machine.Spec) error {
 	root := p.group(b.id) + "/root"
+	// What an earlier boot left there may forbid processes in it: with
+	// controllers on for groups below, a group of v2 takes none itself.
+	if err := cgroup.Delete(root); err != nil {
+		return err
+	}
 	if err := cgroup.Create(root, cgroup.Limits{}); err != nil {
 		return err
 	}
