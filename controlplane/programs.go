@@ -14,13 +14,14 @@ const (
 )
 
 // runtimeEnv trades a little time for memory: a machine runs many control
-// planes, and most are idle most of the time.
-func runtimeEnv(gogc string) []string { return []string{"GOGC=" + gogc, "HOME=/tmp"} }
+// planes, and most are idle most of the time. Collecting often from the start
+// counts, since what the start takes stays scattered over the heap.
+func runtimeEnv() []string { return []string{"GOGC=30", "HOME=/tmp"} }
 
 // etcd acknowledges what is on disk only: fsync stays on.
 func (c *compiler) etcd() Program {
 	f := func(name string) string { return c.file(Etcd, name) }
-	return c.program(Etcd, "etcd", c.Spec.Etcd, c.Dirs.Etcd, runtimeEnv("50"),
+	return c.program(Etcd, "etcd", c.Spec.Etcd, c.Dirs.Etcd, runtimeEnv(),
 		"--name=default",
 		"--data-dir="+c.Dirs.Etcd,
 		"--listen-client-urls="+etcdURL,
@@ -68,7 +69,7 @@ func (c *compiler) apiServer() Program {
 	}
 	args = append(args, c.apiServerPeers(f)...)
 	args = append(args, c.apiServerKeeping(f)...)
-	return c.program(APIServer, "kubernetes", c.Version, c.Audit, runtimeEnv("50"), args...)
+	return c.program(APIServer, "kubernetes", c.Version, c.Audit, runtimeEnv(), args...)
 }
 
 // apiServerPeers is how the API server meets etcd, kubelets and aggregated APIs.
@@ -124,16 +125,17 @@ func (c *compiler) controllerManager() Program {
 		"--allocate-node-cidrs=false",
 		"--service-cluster-ip-range="+c.ServiceCIDR.String(),
 		"--terminated-pod-gc-threshold=6000",
+		"--flex-volume-plugin-dir=/tmp/flexvolume", // it insists on making one
 		"--kube-api-qps=200",
 		"--kube-api-burst=400",
 	)
-	return c.program(ControllerManager, "kubernetes", c.Version, "", runtimeEnv("50"), args...)
+	return c.program(ControllerManager, "kubernetes", c.Version, "", runtimeEnv(), args...)
 }
 
 func (c *compiler) scheduler() Program {
 	f := func(name string) string { return c.file(Scheduler, name) }
 	args := append(c.controllerCommon(f), "--secure-port=10259", "--kube-api-qps=200", "--kube-api-burst=400")
-	return c.program(Scheduler, "kubernetes", c.Version, "", runtimeEnv("50"), args...)
+	return c.program(Scheduler, "kubernetes", c.Version, "", runtimeEnv(), args...)
 }
 
 // controllerCommon is what controller manager and scheduler share. There is one

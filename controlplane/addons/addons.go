@@ -93,7 +93,7 @@ func Resource(o *unstructured.Unstructured) (schema.GroupVersionResource, error)
 	plural, ok := map[string]string{
 		"ServiceAccount": "serviceaccounts", "Secret": "secrets", "ConfigMap": "configmaps", "Service": "services", "Deployment": "deployments",
 		"ClusterRole": "clusterroles", "ClusterRoleBinding": "clusterrolebindings", "Role": "roles", "RoleBinding": "rolebindings",
-		"PodDisruptionBudget": "poddisruptionbudgets", "APIService": "apiservices",
+		"PodDisruptionBudget": "poddisruptionbudgets", "APIService": "apiservices", "PriorityClass": "priorityclasses",
 	}[o.GetKind()]
 	if !ok {
 		return schema.GroupVersionResource{}, fmt.Errorf("no resource is known for kind %q", o.GetKind())

@@ -18,6 +18,8 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
 	"bastide.dev/controlplane"
 )
 
@@ -26,12 +28,17 @@ type Config struct {
 	Spec   controlplane.Spec
 	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
 	Notify func() // called when State changed; must not block
-	Ready  func() // called when the API server became ready, before anything is done with it
+	// Progress is called when State became Serving, and when it became Ready.
+	Progress func()
+	// Policy is the release's default rights, created before it comes to that
+	// itself; empty: it is waited for.
+	Policy []*unstructured.Unstructured
 	Logger *slog.Logger
 }
 
 // State is how the cluster is, as far as its API server tells.
 type State struct {
+	Serving bool // it serves, and the default rights are in place
 	Ready   bool // /readyz is ok
 	Version string
 	Nodes   []controlplane.NodeStatus
@@ -43,7 +50,8 @@ type State struct {
 // Agent keeps one cluster. Safe for concurrent use.
 type Agent struct {
 	Config
-	lost chan struct{} // holds one token after Lost
+	lost      chan struct{} // holds one token after Lost
+	connected *connection   // Run's own
 
 	mu      sync.Mutex // guards what follows
 	spec    *controlplane.Spec
@@ -89,7 +97,7 @@ func (a *Agent) State() State {
 func (a *Agent) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := a.once(ctx)
-		a.update(func(s *State) { s.Ready = false })
+		a.update(func(s *State) { s.Serving, s.Ready = false, false })
 		if err != nil && ctx.Err() == nil {
 			a.Logger.Warn("session with API server ended", "error", err)
 			a.update(func(s *State) { s.Error = err.Error() })
@@ -99,13 +107,12 @@ func (a *Agent) Run(ctx context.Context) {
 }
 
 func (a *Agent) once(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithTimeout(ctx, sessionLife)
 	defer cancel()
 	s, err := newSession(a)
 	if err != nil {
 		return err
 	}
-	defer s.close()
 	select { // what was lost before isn't this one
 	case <-a.lost:
 	default:
@@ -120,7 +127,7 @@ func (a *Agent) once(ctx context.Context) error {
 			cancel()
 		}
 	})
-	if err := s.awaitReady(ctx); err != nil {
+	if err := s.awaitServing(ctx); err != nil {
 		return err
 	}
 	a.mu.Lock()
@@ -145,7 +152,7 @@ func (a *Agent) update(f func(*State)) {
 	before := a.state
 	before.Nodes = slices.Clone(before.Nodes)
 	f(&a.state)
-	same := before.Ready == a.state.Ready && before.Version == a.state.Version && before.CoreDNS == a.state.CoreDNS &&
+	same := before.Serving == a.state.Serving && before.Ready == a.state.Ready && before.Version == a.state.Version && before.CoreDNS == a.state.CoreDNS &&
 		before.Metrics == a.state.Metrics && before.Error == a.state.Error && slices.Equal(before.Nodes, a.state.Nodes)
 	a.mu.Unlock()
 	if !same {

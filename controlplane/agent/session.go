@@ -4,12 +4,8 @@ package agent
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -18,15 +14,10 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
-	"bastide.dev/controlplane"
-	"bastide.dev/pki"
 	"bastide.dev/reconcile"
 )
 
 const (
-	host      = "https://127.0.0.1:443"
-	userName  = "bastide:agent"
-	agentLife = 30 * 24 * time.Hour
 	readyPoll = 10 * time.Millisecond
 	slowStart = 30 * time.Second // from when on State says what isn't ready
 )
@@ -34,10 +25,9 @@ const (
 // session is the agent's work with one life of an API server.
 type session struct {
 	*Agent
-	transport *http.Transport
-	http      *http.Client
-	client    dynamic.Interface
-	queue     *reconcile.Queue
+	api    rest.Interface
+	client dynamic.Interface
+	queue  *reconcile.Queue
 
 	mu      sync.Mutex                            // guards what follows
 	objects map[string]*unstructured.Unstructured // what should be, by key
@@ -47,64 +37,36 @@ type session struct {
 }
 
 func newSession(a *Agent) (*session, error) {
-	s := &session{Agent: a, queue: reconcile.NewQueue(reconcile.Backoff{Min: 20 * time.Millisecond, Max: 30 * time.Second}),
+	c, err := a.connection()
+	if err != nil {
+		return nil, err
+	}
+	return &session{Agent: a, api: c.api, client: c.objects, queue: reconcile.NewQueue(reconcile.Backoff{Min: 20 * time.Millisecond, Max: 30 * time.Second}),
 		objects: map[string]*unstructured.Unstructured{}, applied: map[string]string{},
-		nodes: map[string]*unstructured.Unstructured{}, csrs: map[string]*unstructured.Unstructured{}}
-	config, err := clientTLS(a.current())
-	if err != nil {
-		return nil, err
-	}
-	// A transport of our own: client-go's are kept for ever, by configuration.
-	s.transport = &http.Transport{DialContext: a.Dial, TLSClientConfig: config, ForceAttemptHTTP2: true, TLSHandshakeTimeout: 5 * time.Second}
-	s.http = &http.Client{Transport: s.transport}
-	s.client, err = dynamic.NewForConfigAndClient(&rest.Config{Host: host, QPS: -1, UserAgent: userName}, s.http)
-	if err != nil {
-		return nil, fmt.Errorf("make client: %w", err)
-	}
-	return s, nil
+		nodes: map[string]*unstructured.Unstructured{}, csrs: map[string]*unstructured.Unstructured{}}, nil
 }
 
-// clientTLS authenticates with a certificate that is issued here, kept in
-// memory, and issued again before it ends.
-func clientTLS(spec *controlplane.Spec) (*tls.Config, error) {
-	ca, err := pki.OpenCA(pki.Pair(spec.Keys.CA))
-	if err != nil {
-		return nil, err
+// awaitServing returns when the default rights are in place.
+func (s *session) awaitServing(ctx context.Context) error {
+	path := "/readyz/etcd"
+	if len(s.Policy) == 0 {
+		path = "/readyz"
 	}
-	var mu sync.Mutex // guards pair
-	var pair pki.Pair
-	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: ca.Pool(),
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			mu.Lock()
-			defer mu.Unlock()
-			if pki.Due(pair.Certificate, time.Now()) {
-				pair, err = ca.Issue(pki.Request{CommonName: userName, Organizations: []string{controlplane.MastersGroup}, Client: true, Lifetime: agentLife})
-				if err != nil {
-					return nil, err
-				}
-			}
-			c, err := pair.TLS()
-			return &c, err
-		}}, nil
+	if err := s.poll(ctx, path); err != nil {
+		return err
+	}
+	if err := s.seed(ctx); err != nil {
+		return err
+	}
+	s.update(func(st *State) { st.Serving = true })
+	s.Progress()
+	return nil
 }
 
-func (s *session) close() { s.transport.CloseIdleConnections() }
-
-// awaitReady asks until the server says that it is ready. The server can't be
-// watched for this; a question costs it next to nothing.
+// awaitReady tells when the server says that it is ready.
 func (s *session) awaitReady(ctx context.Context) error {
-	for begin := time.Now(); ; {
-		err := s.get(ctx, "/readyz", nil)
-		if err == nil {
-			break
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if time.Since(begin) > slowStart {
-			s.update(func(st *State) { st.Error = "API server isn't ready: " + err.Error() })
-		}
-		pause(ctx, readyPoll)
+	if err := s.poll(ctx, "/readyz"); err != nil {
+		return err
 	}
 	var version struct {
 		GitVersion string `json:"gitVersion"`
@@ -115,28 +77,38 @@ func (s *session) awaitReady(ctx context.Context) error {
 	s.update(func(st *State) {
 		st.Ready, st.Error, st.Version = true, "", strings.TrimPrefix(version.GitVersion, "v")
 	})
-	s.Agent.Ready()
+	s.Progress()
+	<-ctx.Done() // a member of the group that ends would end the others
 	return nil
+}
+
+// poll asks until the answer is yes. The server can't be watched for this; a
+// question costs it next to nothing.
+func (s *session) poll(ctx context.Context, path string) error {
+	for begin := time.Now(); ; {
+		err := s.get(ctx, path, nil)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if time.Since(begin) > slowStart {
+			s.update(func(st *State) { st.Error = "API server isn't ready: " + err.Error() })
+		}
+		pause(ctx, readyPoll)
+	}
 }
 
 func (s *session) get(ctx context.Context, path string, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, host+path, nil)
+	body, err := s.api.Get().AbsPath(path).Do(ctx).Raw()
 	if err != nil {
-		return err
-	}
-	response, err := s.http.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, 64<<10))
-	if err != nil {
-		return err
-	}
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s: %s", path, response.Status, failing(string(body)))
+		if which := failing(string(body)); which != "" {
+			return fmt.Errorf("%s: %s", path, which)
+		}
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	if into == nil {
 		return nil
@@ -160,11 +132,12 @@ func (s *session) run(ctx context.Context) error {
 	s.queue.Add(keyRender)
 	var g reconcile.Group
 	g.Add("objects", reconcile.Loop{Name: "agent", Queue: s.queue, Reconciler: s, Workers: 8, Logger: s.Logger}.Run)
+	g.Add("readiness", s.awaitReady)
 	for _, w := range s.watches() {
 		g.Add("watch "+w.resource.Resource, func(ctx context.Context) error { return s.watch(ctx, w) })
 	}
 	err := g.Run(ctx)
-	if ctx.Err() != nil && !errors.Is(err, context.DeadlineExceeded) {
+	if ctx.Err() != nil {
 		return nil
 	}
 	return err

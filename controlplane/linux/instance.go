@@ -67,24 +67,27 @@ func (in *instance) endAgent() {
 }
 
 // keepObjects starts the control plane's agent, or hands it the new spec.
-func (p *Plane) keepObjects(in *instance, spec controlplane.Spec, netns string) {
+func (p *Plane) keepObjects(in *instance, spec controlplane.Spec, netns string) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.spec, in.known, in.err = spec, true, nil
 	if in.agent != nil {
 		in.agent.Set(spec)
-		return
+		return nil
 	}
-	if p.ctx.Err() != nil {
-		return
+	policy, err := p.policy(spec.Version)
+	if err != nil || p.ctx.Err() != nil {
+		return err
 	}
-	a := agent.New(agent.Config{Spec: spec, Dial: Dialer(netns), Notify: func() { p.changes.add(in.id) },
-		Ready: func() {
+	a := agent.New(agent.Config{
+		Spec: spec, Policy: policy, Dial: Dialer(netns), Logger: p.Logger.With("controlplane", in.id),
+		Notify: func() { p.changes.add(in.id) },
+		Progress: func() {
 			if err := p.launchLate(in); err != nil {
 				p.Logger.Error("controllers not started", "controlplane", in.id, "error", err)
 			}
 		},
-		Logger: p.Logger.With("controlplane", in.id)})
+	})
 	ctx, cancel := context.WithCancel(p.ctx)
 	ended := make(chan struct{})
 	p.agents.Go(func() {
@@ -93,6 +96,7 @@ func (p *Plane) keepObjects(in *instance, spec controlplane.Spec, netns string) 
 	})
 	in.agent = a
 	in.endsAgent = func() { cancel(); <-ended }
+	return nil
 }
 
 // Status tells of one control plane; of one that isn't known only the ID.

@@ -19,9 +19,12 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
 	"bastide.dev/bundle"
 	"bastide.dev/cgroup"
 	"bastide.dev/controlplane"
+	"bastide.dev/controlplane/addons"
 	"bastide.dev/fault"
 	"bastide.dev/supervise"
 )
@@ -50,6 +53,10 @@ type Plane struct {
 	ctx        context.Context
 	cancel     context.CancelFunc
 
+	// policy gives the default rights of a release; a test takes it away to see
+	// those that the release makes itself.
+	policy func(version string) ([]*unstructured.Unstructured, error)
+
 	mu     sync.Mutex // guards byID
 	byID   map[string]*instance
 	agents sync.WaitGroup
@@ -67,7 +74,7 @@ func New(c Config) (*Plane, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Plane{Config: c, supervisor: s, changes: newChanges(), ctx: ctx, cancel: cancel, byID: map[string]*instance{}}, nil
+	return &Plane{Config: c, supervisor: s, changes: newChanges(), policy: addons.Policy, ctx: ctx, cancel: cancel, byID: map[string]*instance{}}, nil
 }
 
 // Run follows the processes and renews certificates until ctx ends, and leaves
@@ -84,7 +91,7 @@ func (p *Plane) Run(ctx context.Context) error {
 		case name := <-p.supervisor.Changed():
 			p.processChanged(name)
 		case <-renew.C:
-			p.renew(ctx)
+			p.renew()
 		}
 	}
 	p.cancel()
@@ -175,14 +182,16 @@ func (p *Plane) start(in *instance, spec controlplane.Spec) error {
 	if err := p.launch(in, processes); err != nil {
 		return err
 	}
-	p.keepObjects(in, spec, netns)
+	if err := p.keepObjects(in, spec, netns); err != nil {
+		return err
+	}
 	return p.launchLate(in)
 }
 
-// launch starts what can start at once. Controller manager and scheduler wait
-// for the API server to have their rights in place: refused, they would fall
-// back to retries of a second and more. Those that run already are adopted, and
-// then live through the API server's restarts.
+// launch starts what can start at once. The scheduler waits for its rights to
+// be in place, and the controller manager for the API server to be ready: come
+// too early, each would fall back to retries of a second and more. Those that
+// run already are adopted, and live through the API server's restarts.
 func (p *Plane) launch(in *instance, processes []supervise.Process) error {
 	running, err := p.supervisor.Recorded()
 	if err != nil {
@@ -205,18 +214,25 @@ func (p *Plane) launch(in *instance, processes []supervise.Process) error {
 	return nil
 }
 
-// launchLate starts what waited for the API server, if that is ready.
+// launchLate starts what waited for the API server to come as far as it is now.
 func (p *Plane) launchLate(in *instance) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.agent == nil || !in.agent.State().Ready {
+	if in.agent == nil {
 		return nil
 	}
-	for ; len(in.late) > 0; in.late = in.late[1:] {
-		if err := p.supervisor.Set(in.late[0]); err != nil {
+	state := in.agent.State()
+	var still []supervise.Process
+	for _, process := range in.late {
+		if !state.Serving || !state.Ready && process.Name == processName(in.id, controlplane.ControllerManager) {
+			still = append(still, process)
+			continue
+		}
+		if err := p.supervisor.Set(process); err != nil {
 			return err
 		}
 	}
+	in.late = still
 	return nil
 }
 
@@ -286,15 +302,26 @@ func (p *Plane) Remove(ctx context.Context, id string) error {
 	return nil
 }
 
-// renew applies again what runs, which issues what is due.
-func (p *Plane) renew(ctx context.Context) {
+// renew starts again what runs, which issues the certificates that are due.
+func (p *Plane) renew() {
 	for _, in := range p.instances() {
-		if spec, ok := in.current(); ok && !spec.Stopped {
-			if err := p.Apply(ctx, spec); err != nil {
-				p.Logger.Error("certificates not renewed", "controlplane", in.id, "error", err)
-			}
+		if err := p.renewOne(in); err != nil {
+			p.Logger.Error("certificates not renewed", "controlplane", in.id, "error", err)
 		}
 	}
+}
+
+func (p *Plane) renewOne(in *instance) error {
+	in.apply.Lock()
+	defer in.apply.Unlock()
+	p.mu.Lock()
+	removed := p.byID[in.id] != in
+	p.mu.Unlock()
+	spec, known := in.current()
+	if removed || !known || spec.Stopped {
+		return nil
+	}
+	return p.start(in, spec)
 }
 
 func (p *Plane) instances() []*instance {

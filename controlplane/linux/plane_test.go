@@ -20,17 +20,19 @@ func TestReadyQuicklyAndSmall(t *testing.T) {
 	begin := time.Now()
 	r.apply(spec)
 	applied := time.Since(begin)
+	r.until("c1", "running its controllers", func(s controlplane.Status) bool { return pid(s, controlplane.ControllerManager) != 0 })
+	serving := time.Since(begin)
+	admin := r.admin(spec)
+	eventually(t, "CoreDNS has pods", func() bool {
+		code, body := admin.do("GET", "/api/v1/namespaces/kube-system/pods?labelSelector=k8s-app%3Dkube-dns", nil)
+		return code == 200 && strings.Contains(string(body), `"coredns-`)
+	})
+	pods := time.Since(begin)
 	status := r.until("c1", "ready", ready)
-	t.Logf("applied in %v, ready in %v", applied, time.Since(begin))
+	t.Logf("applied in %v, default rights in %v, pods of CoreDNS in %v, ready in %v", applied, serving, pods, time.Since(begin))
 	if status.Version != "1.36.3" {
 		t.Errorf("version %q", status.Version)
 	}
-	admin := r.admin(spec)
-	eventually(t, "CoreDNS is deployed", func() bool {
-		code, _ := admin.do("GET", "/apis/apps/v1/namespaces/kube-system/deployments/coredns", nil)
-		return code == 200
-	})
-	t.Logf("CoreDNS deployed in %v", time.Since(begin))
 	time.Sleep(10 * time.Second)
 	total := 0
 	for _, p := range r.Status("c1").Processes {
@@ -39,7 +41,8 @@ func TestReadyQuicklyAndSmall(t *testing.T) {
 		total += pss
 	}
 	t.Logf("%-24s %4d MiB PSS", "all", total>>10)
-	if total > 400<<10 {
+	// Alone on a machine, a control plane carries all of the binary's pages.
+	if total > 350<<10 {
 		t.Errorf("%d MiB PSS", total>>10)
 	}
 }
@@ -74,5 +77,3 @@ func pssKiB(t *testing.T, pid int) int {
 	t.Fatalf("no PSS of %d", pid)
 	return 0
 }
-
-var _ = controlplane.Ready

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+
+	"bastide.dev/controlplane"
+	"bastide.dev/pki"
+)
+
+const (
+	host     = "https://127.0.0.1:443"
+	userName = "bastide:agent"
+	// A connection's certificate is issued here and kept in memory. Sessions end
+	// long before it does, so that it is renewed between them.
+	connectionLife = 365 * 24 * time.Hour
+	sessionLife    = 90 * 24 * time.Hour
+)
+
+// connection is the clients to the API server. client-go keeps each one's
+// transport for ever, so it is made once, and again only with another CA or a
+// new certificate.
+type connection struct {
+	leaf    pki.Pair
+	api     rest.Interface
+	objects dynamic.Interface
+}
+
+// connection is called by Run alone.
+func (a *Agent) connection() (*connection, error) {
+	ca, err := pki.OpenCA(pki.Pair(a.current().Keys.CA))
+	if err != nil {
+		return nil, err
+	}
+	request := pki.Request{CommonName: userName, Organizations: []string{controlplane.MastersGroup}, Client: true, Lifetime: connectionLife}
+	if a.connected != nil && ca.Current(a.connected.leaf, request, time.Now()) {
+		return a.connected, nil
+	}
+	leaf, err := ca.Issue(request)
+	if err != nil {
+		return nil, err
+	}
+	config := &rest.Config{Host: host, QPS: -1, UserAgent: userName, Dial: a.Dial, WarningHandler: rest.NoWarnings{},
+		TLSClientConfig: rest.TLSClientConfig{CAData: ca.Certificate(), CertData: leaf.Certificate, KeyData: leaf.Key},
+		ContentConfig:   rest.ContentConfig{NegotiatedSerializer: serializer.NewCodecFactory(runtime.NewScheme()).WithoutConversion()}}
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("make client: %w", err)
+	}
+	c := &connection{leaf: leaf}
+	if c.api, err = rest.UnversionedRESTClientForConfigAndClient(config, client); err != nil {
+		return nil, fmt.Errorf("make client: %w", err)
+	}
+	if c.objects, err = dynamic.NewForConfigAndClient(config, client); err != nil {
+		return nil, fmt.Errorf("make client: %w", err)
+	}
+	a.connected = c
+	return c, nil
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controlplane
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"sigs.k8s.io/yaml"
+
+	"bastide.dev/fault"
+	"bastide.dev/pki"
+)
+
+func sample(t *testing.T) Spec {
+	t.Helper()
+	ca := func(name string) KeyPair {
+		pair, err := pki.NewCA(name, 24*time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return KeyPair(pair)
+	}
+	return Spec{ID: "c1", Version: "1.36.3", Etcd: "3.6.16", Namespace: "c1", Address: netip.MustParseAddr("10.224.0.4"), Endpoint: "c1.hcp.test",
+		Public: netip.MustParseAddr("192.88.99.7"), Issuer: "https://issuer", ServiceCIDR: netip.MustParsePrefix("10.0.0.0/16"),
+		DNSServiceIP: netip.MustParseAddr("10.0.0.10"), ClusterDomain: "cluster.local",
+		Keys: Keys{CA: ca("ca"), FrontProxyCA: ca("fp"), EtcdCA: ca("etcd"), ServiceAccounts: []byte("SIGNER"), SecretsEncryption: bytes.Repeat([]byte("k"), 32),
+			BootstrapTokenID: "abcdef", BootstrapTokenCode: "0123456789abcdef"}}
+}
+
+func TestValidateNamesEveryProblem(t *testing.T) {
+	s := sample(t)
+	if err := s.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	s.ID, s.DNSServiceIP, s.Keys.CA.Key = "../x", netip.MustParseAddr("10.1.0.10"), s.Keys.EtcdCA.Key
+	var targets []string
+	for _, d := range fault.From(s.Validate()).Details {
+		targets = append(targets, d.Target)
+	}
+	if got := fmt.Sprint(targets); got != "[id dnsServiceIP keys.ca]" {
+		t.Errorf("targets %s", got)
+	}
+}
+
+func TestPlanHoldsNoSecretInArguments(t *testing.T) {
+	s := sample(t)
+	plan, err := Compile(s, Dirs{Config: "/c", Etcd: "/e", Audit: "/a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range plan.Programs {
+		all := strings.Join(p.Args, " ") + strings.Join(p.Env, " ")
+		for _, secret := range []string{"PRIVATE", "SIGNER", "kkkk", s.Keys.BootstrapTokenCode} {
+			if strings.Contains(all, secret) {
+				t.Errorf("%s has %q in its arguments", p.Name, secret)
+			}
+		}
+	}
+	// Each program gets what it needs and nothing else.
+	has := map[string]bool{}
+	for _, f := range plan.Files {
+		has[f.Program+"/"+f.Name] = true
+	}
+	for file, want := range map[string]bool{ControllerManager + "/ca.key": true, APIServer + "/ca.key": false, Scheduler + "/ca.key": false, Etcd + "/ca.key": false,
+		APIServer + "/encryption.yaml": true, ControllerManager + "/encryption.yaml": false, Scheduler + "/sa.key": false} {
+		if has[file] != want {
+			t.Errorf("%s: %v, want %v", file, has[file], want)
+		}
+	}
+}
+
+func TestInputsChangeWithWhatIsReadOnce(t *testing.T) {
+	s := sample(t)
+	inputs := func(s Spec, pinned string) string {
+		t.Helper()
+		plan, err := Compile(s, Dirs{Config: "/c", Etcd: "/e", Audit: "/a"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		digest, err := plan.Inputs(APIServer, map[string][]byte{"kubelet-client": []byte(pinned)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return digest
+	}
+	first := inputs(s, "one")
+	if inputs(s, "one") != first {
+		t.Error("the same spec gives another digest")
+	}
+	if inputs(s, "two") == first {
+		t.Error("a pinned certificate doesn't count")
+	}
+	nodes := s
+	nodes.Nodes = []Node{{Name: "n"}}
+	if inputs(nodes, "one") != first {
+		t.Error("a node restarts the API server")
+	}
+	key := s
+	key.Keys.SecretsEncryption = bytes.Repeat([]byte("x"), 32)
+	if inputs(key, "one") == first {
+		t.Error("another encryption key goes unnoticed")
+	}
+}
+
+func TestKubeconfig(t *testing.T) {
+	s := sample(t)
+	data, err := Kubeconfig(Credential{Cluster: "c1", User: "clusterAdmin_rg_c1", Server: "https://c1.hcp.test:443", CA: pki.Pair(s.Keys.CA),
+		CommonName: "masterclient", Organizations: []string{MastersGroup}, Lifetime: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct {
+		CurrentContext string `json:"current-context"`
+		Contexts       []struct {
+			Name    string
+			Context struct{ Cluster, User string }
+		}
+		Clusters []struct {
+			Name    string
+			Cluster struct {
+				Server string
+				CA     []byte `json:"certificate-authority-data"`
+			}
+		}
+		Users []struct {
+			Name string
+			User struct {
+				Certificate []byte `json:"client-certificate-data"`
+				Key         []byte `json:"client-key-data"`
+			}
+		}
+	}
+	if err := yaml.Unmarshal(data, &got); err != nil {
+		t.Fatal(err)
+	}
+	if got.CurrentContext != "c1" || got.Contexts[0].Context.User != "clusterAdmin_rg_c1" || got.Users[0].Name != "clusterAdmin_rg_c1" ||
+		got.Clusters[0].Cluster.Server != "https://c1.hcp.test:443" || !bytes.Equal(got.Clusters[0].Cluster.CA, s.Keys.CA.Certificate) {
+		t.Errorf("%s", data)
+	}
+	leaf, _, err := pki.Parse(pki.Pair{Certificate: got.Users[0].User.Certificate, Key: got.Users[0].User.Key})
+	if err != nil || leaf.Subject.CommonName != "masterclient" || leaf.Subject.Organization[0] != MastersGroup {
+		t.Errorf("%v, %v", leaf.Subject, err)
+	}
+}
