@@ -200,10 +200,10 @@ func confine(p *Process) error {
 			return fmt.Errorf("make view: %w", err)
 		}
 	}
-	unix.Umask(0o077)
 	if p.Keep {
 		return nil
 	}
+	unix.Umask(0o077)
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("no_new_privs: %w", err)
 	}
