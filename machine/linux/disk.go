@@ -90,10 +90,7 @@ func (p *Provider) makeDisk(ctx context.Context, d disk, dir string) error {
 		dirs = append(dirs, filepath.Join(data, own.name))
 	}
 	for _, path := range dirs {
-		if err := os.Mkdir(path, 0o755); err != nil {
-			return err
-		}
-		if err := os.Chown(path, base, base); err != nil {
+		if err := makeDir(path, base); err != nil {
 			return err
 		}
 	}
@@ -104,6 +101,15 @@ func (p *Provider) makeDisk(ctx context.Context, d disk, dir string) error {
 		}
 	}
 	return writeJSON(filepath.Join(dir, "machine.json"), d)
+}
+
+// makeDir makes a directory that everybody in the machine may enter, whatever
+// this process's umask is: upper is the machine's "/".
+func makeDir(path string, owner int) error {
+	if err := os.Mkdir(path, 0o755); err != nil {
+		return err
+	}
+	return errors.Join(os.Chmod(path, 0o755), os.Chown(path, owner, owner))
 }
 
 // readDisks finds the machines on disk and throws away halves.

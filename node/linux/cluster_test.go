@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -50,6 +51,7 @@ func TestMain(m *testing.M) {
 			os.Exit(0)
 		}
 	}
+	syscall.Umask(0o077) // as strict as the host's: what a machine gets mustn't depend on it
 	os.Exit(m.Run())
 }
 
