@@ -301,7 +301,8 @@ func waitHealthy(ctx context.Context, in *instance.Instance, view client.Instanc
 		err := c.Health(attempt)
 		done()
 		if err == nil {
-			return nil
+			// What was killed a moment ago still held its lock, and its processes answer without it.
+			return startDaemon(in)
 		}
 		select {
 		case <-ctx.Done():
