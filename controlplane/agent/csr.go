@@ -161,7 +161,6 @@ func (s *session) decideCSR(ctx context.Context, name string) error {
 	if v.deny {
 		decision = "Denied"
 	}
-	s.Logger.Info("certificate request decided", "request", name, "signer", r.signer, "user", r.user, "decision", decision, "reason", v.reason)
 	o = o.DeepCopy()
 	now := time.Now().UTC().Format(time.RFC3339)
 	err := unstructured.SetNestedSlice(o.Object, []any{map[string]any{"type": decision, "status": "True", "reason": "BastideNodePolicy",
@@ -173,6 +172,9 @@ func (s *session) decideCSR(ctx context.Context, name string) error {
 	_, err = s.client.Resource(resource).Update(ctx, o, metav1.UpdateOptions{FieldManager: "bastide"}, "approval")
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 		return nil // it changed: the watch brings it again
+	}
+	if err == nil {
+		s.Logger.Info("certificate request decided", "request", name, "signer", r.signer, "user", r.user, "decision", decision, "reason", v.reason)
 	}
 	return err
 }
