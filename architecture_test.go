@@ -51,6 +51,7 @@ var edges = map[string]string{
 	"arm":    "fault resource store",
 	"client": "fault resource",
 
+	"bench":     "",
 	"testcloud": "*",
 	"cmd":       "*",
 }

@@ -151,7 +151,7 @@ func orphans(c *testcloud.Cloud, clusters, machines int) error {
 	if len(planes) != clusters {
 		return fmt.Errorf("control planes on disk: %q, should be %d", planes, clusters)
 	}
-	boxes := names(c.StateDir, "host", "machines")
+	boxes := names(c.StateDir, "host", "machines", "machines")
 	if len(boxes) != machines {
 		return fmt.Errorf("machines on disk: %q, should be %d", boxes, machines)
 	}

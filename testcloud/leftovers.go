@@ -38,8 +38,8 @@ func Leftovers(t testing.TB, c *Cloud) []string {
 	if out, err := exec.Command("ip", "-o", "link", "show", "type", "veth").Output(); err == nil && strings.Contains(string(out), "alias bastide-"+c.Name) {
 		left = append(left, "link "+string(out))
 	}
-	if names, err := filepath.Glob(filepath.Join("/run/bastide", c.Name, "netns", "*")); err == nil {
-		left = append(left, names...)
+	if names, err := filepath.Glob(filepath.Join("/run/bastide", c.Name, "*", "*")); err == nil {
+		left = append(left, names...) // namespaces, routers, records of processes
 	}
 	return left
 }
