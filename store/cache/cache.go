@@ -29,6 +29,10 @@ type Store struct {
 	inner store.Store
 	log   *slog.Logger
 
+	// writing is held, shared, from before a write reaches the store behind until
+	// its documents are in entries.
+	writing sync.RWMutex
+
 	mu       sync.RWMutex // guards all below
 	ready    bool
 	revision int64                   // up to which the watch has come
@@ -181,6 +185,8 @@ func (s *Store) Delete(ctx context.Context, key string, revision int64) error {
 
 // Txn implements store.Store.
 func (s *Store) Txn(ctx context.Context, changes ...store.Change) (int64, error) {
+	s.writing.RLock()
+	defer s.writing.RUnlock()
 	revision, err := s.inner.Txn(ctx, changes...)
 	if err != nil {
 		if fault.Is(err, fault.Precondition) {
@@ -222,7 +228,39 @@ func (s *Store) refresh(ctx context.Context, changes []store.Change) {
 	}
 }
 
-// Watch implements store.Store.
+// Watch implements store.Store. Reads never lag behind an event: whoever is
+// woken by one finds the document, and all that was written with it.
 func (s *Store) Watch(ctx context.Context, prefix string, after int64) <-chan store.Event {
-	return s.inner.Watch(ctx, prefix, after)
+	ctx, cancel := context.WithCancel(ctx)
+	out := make(chan store.Event)
+	go func() {
+		defer cancel()
+		defer close(out)
+		for e := range s.inner.Watch(ctx, prefix, after) {
+			s.settle(e)
+			select {
+			case out <- e:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out
+}
+
+// settle waits for the writes of this process that are on their way, of which
+// the event may be one, and takes what the event shows.
+func (s *Store) settle(e store.Event) {
+	s.writing.Lock()
+	s.writing.Unlock() //nolint:staticcheck // an empty section: only the wait matters
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ready || e.Revision <= s.revision {
+		return
+	}
+	r := e.Record
+	if e.Deleted {
+		r.Value = nil
+	}
+	s.set(r)
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -173,4 +174,46 @@ func TestLostHistoryIsListedAgain(t *testing.T) {
 		records, _, err := s.List(t.Context(), "a")
 		return err == nil && len(records) == 1
 	})
+}
+
+// slow is a store whose writers hear of a commit long after its watchers.
+type slow struct{ store.Store }
+
+func (s slow) Txn(ctx context.Context, changes ...store.Change) (int64, error) {
+	revision, err := s.Store.Txn(ctx, changes...)
+	time.Sleep(20 * time.Millisecond)
+	return revision, err
+}
+
+func TestReadsNeverLagBehindAnEvent(t *testing.T) {
+	base := memory.New(0)
+	c := New(slow{base}, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	put := func(value string) {
+		t.Helper()
+		if _, err := c.Txn(t.Context(), store.Change{Key: "a", Value: []byte(value), Revision: store.Any}, store.Change{Key: "b", Value: []byte(value), Revision: store.Any}); err != nil {
+			t.Error(err)
+		}
+	}
+	put("0")
+	_, revision, err := base.List(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	events := c.Watch(ctx, "a", revision)
+	for n := range 20 {
+		want := strconv.Itoa(n + 1)
+		written := make(chan struct{})
+		go func() { defer close(written); put(want) }()
+		<-events
+		for _, key := range []string{"a", "b"} {
+			if r, err := c.Get(t.Context(), key); err != nil || string(r.Value) != want {
+				t.Fatalf("after the event, %s is %q (%v), want %s", key, r.Value, err, want)
+			}
+		}
+		<-written
+	}
 }
