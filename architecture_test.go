@@ -57,7 +57,7 @@ var edges = map[string]string{
 }
 
 // http lists who may touch net/http: front doors, clients and the way between serve and host.
-const http = "arm identity registry client host testcloud cmd"
+const http = "arm identity registry client host testcloud bench cmd"
 
 func TestDependencyDirections(t *testing.T) {
 	for _, p := range packages(t) {
