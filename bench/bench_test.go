@@ -40,9 +40,9 @@ func TestBench(t *testing.T) {
 	cloud := testcloud.Start(t, instanceName, "--public-pool", pool)
 	o := newOutsider(t, cloud, 32)
 	benchLife(t, r, o)
-	benchIdle(t, r, o)
+	benchIdle(r, o)
 	benchReads(t, r, o)
-	benchMany(t, r, o)
+	benchMany(r, o)
 	if err := r.Print(os.Stdout); err != nil {
 		t.Error(err)
 	}
@@ -101,7 +101,7 @@ func benchLife(t *testing.T, r *report, o *outsider) {
 }
 
 // benchIdle weighs one cluster that nobody uses.
-func benchIdle(t *testing.T, r *report, o *outsider) {
+func benchIdle(r *report, o *outsider) {
 	if _, err := o.create("idle"); err != nil {
 		r.problem(err)
 		return
@@ -141,5 +141,4 @@ func benchIdle(t *testing.T, r *report, o *outsider) {
 	if _, err := o.remove("idle"); err != nil {
 		r.problem(err)
 	}
-	_ = t
 }

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -120,7 +119,7 @@ func (o *outsider) one(method, address string, body []byte) error {
 }
 
 // benchMany makes twenty clusters that all stay, and asks each one.
-func benchMany(t *testing.T, r *report, o *outsider) {
+func benchMany(r *report, o *outsider) {
 	var took []float64
 	name := func(i int) string { return "many" + strconv.Itoa(i) }
 	for i := range clusters {
@@ -157,34 +156,29 @@ func benchMany(t *testing.T, r *report, o *outsider) {
 			r.problem(err)
 		}
 	}
-	_ = t
 }
 
-// idleCPU takes five looks of five seconds at how many cores the machine is busy with.
+// idleCPU takes five looks of five seconds at how many cores the instance keeps busy.
 func idleCPU() []float64 {
+	used := func() map[int]float64 {
+		seconds := map[int]float64{}
+		for _, p := range Processes(instanceName) {
+			seconds[p.PID] = p.CPU
+		}
+		return seconds
+	}
 	var samples []float64
 	for range runs {
-		busy, begin := busySeconds(), time.Now()
+		before, begin := used(), time.Now()
 		time.Sleep(5 * time.Second)
-		samples = append(samples, (busySeconds()-busy)/time.Since(begin).Seconds())
+		took := time.Since(begin).Seconds()
+		var busy float64
+		for pid, seconds := range used() {
+			busy += seconds - before[pid]
+		}
+		samples = append(samples, busy/took)
 	}
 	return samples
-}
-
-// busySeconds sums what /proc/stat counts, but idleness and waiting for a disk.
-func busySeconds() float64 {
-	data, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return 0
-	}
-	first, _, _ := strings.Cut(string(data), "\n")
-	var busy float64
-	for i, field := range strings.Fields(first) {
-		if ticks, err := strconv.ParseFloat(field, 64); err == nil && i != 4 && i != 5 && i < 9 {
-			busy += ticks / 100
-		}
-	}
-	return busy
 }
 
 func firstArgument(line string) string {

@@ -13,10 +13,11 @@ import (
 // counts for each sharer in equal parts, so that a sum counts nothing twice.
 type Process struct {
 	PID   int
-	Name  string // its program's file name
-	Line  string // its command line
-	Group string // its control group, below the instance's: "machines/x/…"
-	PSS   float64
+	Name  string  // its program's file name
+	Line  string  // its command line
+	Group string  // its control group, below the instance's: "machines/x/…"
+	PSS   float64 // MiB
+	CPU   float64 // seconds it has used so far
 }
 
 // Processes lists an instance's processes: those in its control groups, and the
@@ -39,7 +40,7 @@ func Processes(instance string) []Process {
 			group, ours = "service/daemon", true
 		}
 		if ours && line != "" {
-			found = append(found, Process{pid, filepath.Base(args[0]), line, group, pss(dir)})
+			found = append(found, Process{pid, filepath.Base(args[0]), line, group, pss(dir), cpu(dir)})
 		}
 	}
 	return found
@@ -67,6 +68,22 @@ func pss(dir string) float64 {
 		}
 	}
 	return 0
+}
+
+// cpu sums user and system time, in /proc/PID/stat's ticks of a hundredth of a second.
+func cpu(dir string) float64 {
+	_, rest, _ := strings.Cut(text(dir+"/stat"), ") ") // no program here has a parenthesis in its name
+	fields := strings.Fields(rest)
+	if len(fields) < 13 {
+		return 0
+	}
+	var ticks float64
+	for _, field := range fields[11:13] {
+		if n, err := strconv.ParseFloat(field, 64); err == nil {
+			ticks += n
+		}
+	}
+	return ticks / 100
 }
 
 // Part tells which of the table's lines a process belongs to; "" for none:
