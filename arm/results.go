@@ -46,7 +46,7 @@ func (h *Handler) respondDone(w http.ResponseWriter, c *call, r *row, out *outco
 	case http.MethodDelete:
 		// The SDKs' clients of resources take 202 and 204 for a deletion, those of
 		// resource groups 200 and 202.
-		if c.path.ID.Namespace() == "" {
+		if c.path.ID.Equal(c.path.ID.GroupID()) {
 			w.WriteHeader(http.StatusOK)
 		} else {
 			w.WriteHeader(http.StatusNoContent)
