@@ -60,7 +60,7 @@ const (
 	ReportsPath = "/hosts/{host}/reports" // POST: array of Reports
 )
 
-// Tombstone, put as a unit's value, asks the host to remove the unit. The host
+// Tombstone as a unit's value asks the host to remove the unit. The host
 // answers with a Report that says Gone; whoever put the tombstone then deletes
 // the unit's and the report's documents. (A plain deletion would be missed by a
 // host that was away.)

@@ -9,10 +9,10 @@ package store
 
 import "context"
 
-// Any, as a Put's or Delete's revision, matches whatever is there (also nothing).
+// Any as a Put's or Delete's revision matches whatever is there (also nothing).
 const Any int64 = -1
 
-// Absent, as a Put's revision, matches only when no document is there.
+// Absent as a Put's revision matches only when no document is there.
 const Absent int64 = 0
 
 // Record is one document as it was stored.

@@ -136,7 +136,7 @@ func workload(t *testing.T, c *testcloud.Cloud) {
 		retry(t, func() error {
 			out, stderr, err := c.Try(t.Context(), "kubectl", "top", "nodes")
 			if err != nil || !strings.Contains(out, "aks-nodepool1-") {
-				return fmt.Errorf("kubectl top: %v %s%s", err, out, stderr)
+				return fmt.Errorf("kubectl top: %w %s%s", err, out, stderr)
 			}
 			return nil
 		})
