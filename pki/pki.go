@@ -82,7 +82,11 @@ func NewCA(name string, lifetime time.Duration) (Pair, error) {
 		MaxPathLenZero:        true,
 		SubjectKeyId:          id,
 	}
-	return create(template, template, key.Public(), key, key)
+	certificate, err := sign(template, template, key.Public(), key)
+	if err != nil {
+		return Pair{}, err
+	}
+	return pairOf(certificate, key)
 }
 
 // OpenCA makes an authority of its PEM pair. The key must belong to the certificate.
@@ -103,12 +107,21 @@ func (ca *CA) Issue(r Request) (Pair, error) {
 	if err != nil {
 		return Pair{}, fmt.Errorf("make key of %s: %w", r.CommonName, err)
 	}
-	serial, err := newSerial()
+	certificate, err := ca.Certify(key.Public(), r)
 	if err != nil {
 		return Pair{}, err
 	}
+	return pairOf(certificate, key)
+}
+
+// Certify makes a certificate for a key that somebody else holds.
+func (ca *CA) Certify(public crypto.PublicKey, r Request) ([]byte, error) {
+	serial, err := newSerial()
+	if err != nil {
+		return nil, err
+	}
 	if r.Lifetime <= 0 || !r.Server && !r.Client {
-		return Pair{}, fmt.Errorf("certificate of %q has no lifetime or no use", r.CommonName)
+		return nil, fmt.Errorf("certificate of %q has no lifetime or no use", r.CommonName)
 	}
 	now := time.Now()
 	template := &x509.Certificate{
@@ -132,7 +145,7 @@ func (ca *CA) Issue(r Request) (Pair, error) {
 	if r.Client {
 		template.ExtKeyUsage = append(template.ExtKeyUsage, x509.ExtKeyUsageClientAuth)
 	}
-	return create(template, ca.cert, key.Public(), ca.key, key)
+	return sign(template, ca.cert, public, ca.key)
 }
 
 // Pool trusts this authority alone.
@@ -283,16 +296,20 @@ func Fingerprint(certificate []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func create(template, parent *x509.Certificate, public crypto.PublicKey, signer crypto.Signer, key *ecdsa.PrivateKey) (Pair, error) {
+func sign(template, parent *x509.Certificate, public crypto.PublicKey, signer crypto.Signer) ([]byte, error) {
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, signer)
 	if err != nil {
-		return Pair{}, fmt.Errorf("sign certificate of %q: %w", template.Subject.CommonName, err)
+		return nil, fmt.Errorf("sign certificate of %q: %w", template.Subject.CommonName, err)
 	}
+	return encode("CERTIFICATE", der), nil
+}
+
+func pairOf(certificate []byte, key *ecdsa.PrivateKey) (Pair, error) {
 	private, err := x509.MarshalECPrivateKey(key)
 	if err != nil {
-		return Pair{}, fmt.Errorf("encode key of %q: %w", template.Subject.CommonName, err)
+		return Pair{}, fmt.Errorf("encode key: %w", err)
 	}
-	return Pair{Certificate: encode("CERTIFICATE", der), Key: encode("EC PRIVATE KEY", private)}, nil
+	return Pair{Certificate: certificate, Key: encode("EC PRIVATE KEY", private)}, nil
 }
 
 func encode(kind string, der []byte) []byte {

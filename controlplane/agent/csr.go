@@ -17,8 +17,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
 
 	"bastide.dev/controlplane"
+	"bastide.dev/pki"
 )
 
 const (
@@ -26,6 +28,8 @@ const (
 	clientSigner  = "kubernetes.io/kube-apiserver-client-kubelet"
 	bootstrappers = "system:bootstrappers"
 	nodeUser      = "system:node:"
+
+	kubeletLife = 365 * 24 * time.Hour // as the controller manager's default
 )
 
 // request is what a CertificateSigningRequest asks for, and who asks.
@@ -35,6 +39,8 @@ type request struct {
 	groups []string
 	usages []string
 	pem    []byte
+	// lifetime is what the request asks for; 0: the signer's choice.
+	lifetime time.Duration
 }
 
 // verdict is what becomes of a request: neither means that it waits.
@@ -168,15 +174,63 @@ func (s *session) decideCSR(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	resource := schema.GroupVersionResource{Group: "certificates.k8s.io", Version: "v1", Resource: "certificatesigningrequests"}
-	_, err = s.client.Resource(resource).Update(ctx, o, metav1.UpdateOptions{FieldManager: "bastide"}, "approval")
+	requests := s.client.Resource(schema.GroupVersionResource{Group: "certificates.k8s.io", Version: "v1", Resource: "certificatesigningrequests"})
+	o, err = requests.Update(ctx, o, metav1.UpdateOptions{FieldManager: "bastide"}, "approval")
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 		return nil // it changed: the watch brings it again
 	}
-	if err == nil {
-		s.Logger.Info("certificate request decided", "request", name, "signer", r.signer, "user", r.user, "decision", decision, "reason", v.reason)
+	if err != nil {
+		return err
+	}
+	s.Logger.Info("certificate request decided", "request", name, "signer", r.signer, "user", r.user, "decision", decision, "reason", v.reason)
+	if !v.approve {
+		return nil
+	}
+	return s.sign(ctx, requests, o, r)
+}
+
+// sign issues what was approved. The controller manager would do so too; in a
+// new cluster it comes a second later, which every first node would wait for.
+func (s *session) sign(ctx context.Context, requests dynamic.ResourceInterface, o *unstructured.Unstructured, r request) error {
+	ca, err := pki.OpenCA(pki.Pair(s.current().Keys.CA))
+	if err != nil {
+		return fmt.Errorf("sign request %s: %w", o.GetName(), err)
+	}
+	block, _ := pem.Decode(r.pem)
+	csr, err := x509.ParseCertificateRequest(block.Bytes) // judge has parsed it before
+	if err != nil {
+		return fmt.Errorf("sign request %s: %w", o.GetName(), err)
+	}
+	certificate, err := ca.Certify(csr.PublicKey, leafOf(csr, r))
+	if err != nil {
+		return fmt.Errorf("sign request %s: %w", o.GetName(), err)
+	}
+	if err := unstructured.SetNestedField(o.Object, base64.StdEncoding.EncodeToString(certificate), "status", "certificate"); err != nil {
+		return err
+	}
+	_, err = requests.UpdateStatus(ctx, o, metav1.UpdateOptions{FieldManager: "bastide"})
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+		return nil // the controller manager was quicker
 	}
 	return err
+}
+
+// leafOf is the certificate that an approved request gets: what it names, for
+// as long as it asks, a year at most.
+func leafOf(csr *x509.CertificateRequest, r request) pki.Request {
+	leaf := pki.Request{
+		CommonName: csr.Subject.CommonName, Organizations: csr.Subject.Organization, DNS: csr.DNSNames,
+		Server: r.signer == servingSigner, Client: r.signer == clientSigner, Lifetime: kubeletLife,
+	}
+	if r.lifetime > 0 && r.lifetime < leaf.Lifetime {
+		leaf.Lifetime = r.lifetime
+	}
+	for _, ip := range csr.IPAddresses {
+		if address, ok := netip.AddrFromSlice(ip); ok {
+			leaf.IPs = append(leaf.IPs, address.Unmap())
+		}
+	}
+	return leaf
 }
 
 func requestOf(o *unstructured.Unstructured) request {
@@ -185,7 +239,8 @@ func requestOf(o *unstructured.Unstructured) request {
 		v, _, _ := unstructured.NestedStringSlice(o.Object, "spec", field)
 		return v
 	}
-	r := request{signer: text("signerName"), user: text("username"), groups: list("groups"), usages: list("usages")}
+	seconds, _, _ := unstructured.NestedInt64(o.Object, "spec", "expirationSeconds")
+	r := request{lifetime: time.Duration(seconds) * time.Second, signer: text("signerName"), user: text("username"), groups: list("groups"), usages: list("usages")}
 	if data, err := base64.StdEncoding.DecodeString(text("request")); err == nil {
 		r.pem = data
 	}

@@ -25,7 +25,11 @@ func (s *session) nodeSeen(o *unstructured.Unstructured) {
 	_, known := s.nodes[o.GetName()]
 	s.nodes[o.GetName()] = slim(o)
 	s.mu.Unlock()
-	s.setNode(nodeStatus(o))
+	status := nodeStatus(o)
+	s.setNode(status)
+	if status.Ready {
+		s.deploy()
+	}
 	cidr, _, _ := unstructured.NestedString(o.Object, "spec", "podCIDR")
 	if n := find(s.current(), o.GetName()); !known || n != nil && (n.Removed || cidr == "") {
 		s.queue.Add(keyNode + o.GetName())

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"bastide.dev/controlplane"
 	"bastide.dev/controlplane/addons"
 	"bastide.dev/pki"
 )
@@ -92,10 +94,10 @@ func decode(secret *unstructured.Unstructured, field string) []byte {
 // the user's.
 func (s *session) applyObject(ctx context.Context, key string) (time.Duration, error) {
 	s.mu.Lock()
-	o := s.objects[key]
+	o, written := s.objects[key], s.applied[key] != ""
 	s.mu.Unlock()
-	if o == nil {
-		return 0, nil
+	if o == nil || o.GetKind() == "Deployment" && !written && !s.anyNodeReady() {
+		return 0, nil // pods without a node would only make the scheduler back off; nodeSeen asks again
 	}
 	resource, err := addons.Resource(o)
 	if err != nil {
@@ -118,6 +120,21 @@ func (s *session) applyObject(ctx context.Context, key string) (time.Duration, e
 	s.applied[key] = versionOf(now)
 	s.mu.Unlock()
 	return again, nil
+}
+
+func (s *session) anyNodeReady() bool {
+	return slices.ContainsFunc(s.State().Nodes, func(n controlplane.NodeStatus) bool { return n.Ready })
+}
+
+// deploy asks for the Deployments that have waited for a node.
+func (s *session) deploy() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, o := range s.objects {
+		if o.GetKind() == "Deployment" && s.applied[key] == "" {
+			s.queue.Add(keyObject + key)
+		}
+	}
 }
 
 // replaceable kinds can be deleted and made anew without harm.

@@ -168,6 +168,7 @@ func TestAddonsAreKept(t *testing.T) {
 	r.apply(spec)
 	r.until("kept", "ready", ready)
 	admin := r.admin(spec)
+	admin.node("n1")
 	paths := map[string]string{
 		"/apis/apps/v1/namespaces/kube-system/deployments/coredns":      `{"spec":{"template":{"spec":{"dnsPolicy":"ClusterFirst"}}}}`,
 		"/api/v1/namespaces/kube-system/services/kube-dns":              `{"spec":{"selector":{"k8s-app":"evil"}}}`,

@@ -23,6 +23,7 @@ func TestReadyQuicklyAndSmall(t *testing.T) {
 	r.until("c1", "running its controllers", func(s controlplane.Status) bool { return pid(s, controlplane.ControllerManager) != 0 })
 	serving := time.Since(begin)
 	admin := r.admin(spec)
+	admin.node("n1")
 	eventually(t, "CoreDNS has pods", func() bool {
 		code, body := admin.do("GET", "/api/v1/namespaces/kube-system/pods?labelSelector=k8s-app%3Dkube-dns", nil)
 		return code == 200 && strings.Contains(string(body), `"coredns-`)

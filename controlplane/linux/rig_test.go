@@ -270,6 +270,16 @@ func (u *user) must(method, path string, body any, headers ...string) []byte {
 }
 
 // eventually waits until f is true.
+// node registers a node that says it is ready: add-ons wait for the first one.
+func (u *user) node(name string) {
+	u.t.Helper()
+	eventually(u.t, "node "+name+" is registered", func() bool {
+		code, _ := u.do("POST", "/api/v1/nodes", map[string]any{"apiVersion": "v1", "kind": "Node", "metadata": map[string]any{"name": name},
+			"status": map[string]any{"conditions": []any{map[string]any{"type": "Ready", "status": "True", "reason": "Test", "message": "test"}}}})
+		return code == 201 || code == 409
+	})
+}
+
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !f(); time.Sleep(10 * time.Millisecond) {
