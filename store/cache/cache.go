@@ -24,6 +24,11 @@ import (
 // retryAfter is the pause after the store behind couldn't be listed.
 const retryAfter = time.Second
 
+// remembered is how many deletions stay in mind. A write or a read that was
+// under way when its document was deleted may come back after the watch has
+// shown the deletion, and must not bring the document back.
+const remembered = 4096
+
 // Store is a store.Store over another one. Until Run has listed that one, it passes everything through.
 type Store struct {
 	inner store.Store
@@ -36,8 +41,15 @@ type Store struct {
 	mu       sync.RWMutex // guards all below
 	ready    bool
 	revision int64                   // up to which the watch has come
+	listed   int64                   // at which everything was listed
 	keys     []string                // sorted, of entries that aren't deleted
-	entries  map[string]store.Record // Value nil: deleted by us at Revision, which the watch hasn't reached
+	entries  map[string]store.Record // Value nil: deleted at Revision
+	graves   []grave                 // the deleted ones, the oldest first
+}
+
+type grave struct {
+	key      string
+	revision int64
 }
 
 var _ store.Store = (*Store)(nil)
@@ -81,7 +93,8 @@ func (s *Store) follow(ctx context.Context) error {
 func (s *Store) load(records []store.Record, revision int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.keys, s.entries, s.revision, s.ready = nil, make(map[string]store.Record, len(records)), revision, true
+	s.keys, s.entries, s.graves = nil, make(map[string]store.Record, len(records)), nil
+	s.revision, s.listed, s.ready = revision, revision, true
 	for _, r := range records {
 		s.keys = append(s.keys, r.Key)
 		s.entries[r.Key] = r
@@ -91,7 +104,7 @@ func (s *Store) load(records []store.Record, revision int64) {
 func (s *Store) unload() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ready, s.keys, s.entries = false, nil, nil
+	s.ready, s.keys, s.entries, s.graves = false, nil, nil, nil
 }
 
 // observe takes a change that the watch saw.
@@ -104,15 +117,12 @@ func (s *Store) observe(e store.Event) {
 		r.Value = nil
 	}
 	s.set(r)
-	if held, ok := s.entries[r.Key]; ok && held.Value == nil && held.Revision <= s.revision {
-		delete(s.entries, r.Key) // the watch has come past the deletion: nothing older can follow
-	}
 }
 
 // set takes a record unless a newer one is held; the caller holds mu.
 func (s *Store) set(r store.Record) {
 	held, known := s.entries[r.Key]
-	if (known && held.Revision >= r.Revision) || (!known && r.Value == nil) {
+	if (known && held.Revision >= r.Revision) || (!known && r.Revision <= s.listed) {
 		return
 	}
 	at, listed := slices.BinarySearch(s.keys, r.Key)
@@ -123,6 +133,22 @@ func (s *Store) set(r store.Record) {
 		s.keys = slices.Delete(s.keys, at, at+1)
 	}
 	s.entries[r.Key] = r
+	if r.Value == nil {
+		s.bury(grave{r.Key, r.Revision})
+	}
+}
+
+// bury keeps a deletion in mind, and forgets the oldest of too many.
+func (s *Store) bury(g grave) {
+	s.graves = append(s.graves, g)
+	if len(s.graves) <= remembered {
+		return
+	}
+	oldest := s.graves[0]
+	s.graves = s.graves[1:]
+	if held := s.entries[oldest.key]; held.Value == nil && held.Revision == oldest.revision {
+		delete(s.entries, oldest.key)
+	}
 }
 
 // Get implements store.Store. What isn't held may have come to be elsewhere a moment ago: it is asked for.
@@ -200,7 +226,7 @@ func (s *Store) Txn(ctx context.Context, changes ...store.Change) (int64, error)
 		return revision, nil
 	}
 	for _, c := range changes {
-		if !c.Check && (c.Value != nil || revision > s.revision) {
+		if !c.Check {
 			s.set(store.Record{Key: c.Key, Value: slices.Clone(c.Value), Revision: revision})
 		}
 	}
@@ -255,7 +281,7 @@ func (s *Store) settle(e store.Event) {
 	s.writing.Unlock() //nolint:staticcheck // an empty section: only the wait matters
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.ready || e.Revision <= s.revision {
+	if !s.ready {
 		return
 	}
 	r := e.Record

@@ -217,3 +217,67 @@ func TestReadsNeverLagBehindAnEvent(t *testing.T) {
 		<-written
 	}
 }
+
+// late is a store whose answer to one transaction waits until it is let go.
+type late struct {
+	store.Store
+	committed, letGo chan struct{}
+}
+
+func (l late) Txn(ctx context.Context, changes ...store.Change) (int64, error) {
+	revision, err := l.Store.Txn(ctx, changes...)
+	if changes[0].Key == "late" && changes[0].Value != nil {
+		close(l.committed)
+		<-l.letGo
+	}
+	return revision, err
+}
+
+func TestLateWriterDoesNotBringADeletedDocumentBack(t *testing.T) {
+	inner := late{memory.New(0), make(chan struct{}), make(chan struct{})}
+	s := running(t, inner)
+	written := make(chan error, 1)
+	go func() {
+		_, err := s.Put(t.Context(), "late", []byte("1"), store.Absent)
+		written <- err
+	}()
+	<-inner.committed
+	if err := s.Delete(t.Context(), "late", store.Any); err != nil {
+		t.Fatal(err)
+	}
+	// The watch, too, has shown the deletion once it shows what came after it.
+	last, err := inner.Put(t.Context(), "other", []byte("1"), store.Absent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the watch has come past the deletion", func() bool {
+		s.mu.RLock()
+		defer s.mu.RUnlock()
+		return s.revision >= last
+	})
+	close(inner.letGo)
+	if err := <-written; err != nil {
+		t.Fatal(err)
+	}
+	if records, _, err := s.List(t.Context(), "late"); err != nil || len(records) != 0 {
+		t.Errorf("deleted, and back: %v %v", records, err)
+	}
+}
+
+func TestDeletionsInMindAreBounded(t *testing.T) {
+	s := running(t, memory.New(0))
+	for n := range remembered + 10 {
+		key := strconv.Itoa(n)
+		if _, err := s.Put(t.Context(), key, []byte("1"), store.Any); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Delete(t.Context(), key, store.Any); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if len(s.entries) > remembered || len(s.graves) > remembered {
+		t.Errorf("%d entries, %d deletions", len(s.entries), len(s.graves))
+	}
+}
