@@ -58,8 +58,8 @@ func newOutsider(t *testing.T, c *testcloud.Cloud, connections int) *outsider {
 	// HTTP/1.1: as many connections as are asked for.
 	o.http = &http.Client{Transport: &http.Transport{TLSClientConfig: tlsConfig(roots), MaxConnsPerHost: connections, MaxIdleConnsPerHost: connections}}
 	o.signIn()
-	if status, body := o.do(http.MethodPut, o.group, map[string]any{"location": "eastus"}); status/100 != 2 {
-		t.Fatalf("group: %d %s", status, body)
+	if resp, body := o.send(http.MethodPut, o.base+o.group+"?api-version=2021-04-01", map[string]any{"location": "eastus"}); resp.StatusCode/100 != 2 {
+		t.Fatalf("group: %s %s", resp.Status, body)
 	}
 	return o
 }
