@@ -24,9 +24,10 @@ func (r *runner) reconcile(ctx context.Context, key string) (time.Duration, erro
 	if err != nil {
 		return 0, err
 	}
+	notes := r.notes(key)
 	doc, err := arm.GetDocument(ctx, r.Store, id)
 	if fault.Is(err, fault.NotFound) {
-		r.settled(key)
+		r.settled(key, notes)
 		return 0, nil
 	}
 	if err != nil {

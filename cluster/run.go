@@ -28,11 +28,12 @@ type runner struct {
 	owners   map[string]string    // a cluster's short id → its queue key
 	starting map[string]bool      // queue keys of clusters with an operation
 	since    map[string]time.Time // since when a cluster's units report errors
+	noted    map[string]int       // how many versions of a cluster's document were seen
 }
 
 func newRunner(p *Provider) *runner {
 	return &runner{Provider: p, queue: reconcile.NewQueue(reconcile.Backoff{Min: 50 * time.Millisecond, Max: 10 * time.Second}),
-		owners: map[string]string{}, starting: map[string]bool{}, since: map[string]time.Time{}}
+		owners: map[string]string{}, starting: map[string]bool{}, since: map[string]time.Time{}, noted: map[string]int{}}
 }
 
 // Run reconciles clusters until ctx ends. Several may run over one store; each
@@ -132,6 +133,7 @@ func (r *runner) remember(key string, record store.Record) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.owners[s.ID] = key
+	r.noted[key]++
 	if r.starting[key] = doc.Operation != ""; !r.starting[key] {
 		delete(r.starting, key)
 	}
@@ -157,10 +159,21 @@ func (r *runner) report(record store.Record, deleted bool) {
 	}
 }
 
-// settled forgets a cluster that is gone.
-func (r *runner) settled(key string) {
+func (r *runner) notes(key string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.noted[key]
+}
+
+// settled forgets a cluster that is gone, unless one of the same name was noted
+// since notes were counted: its reports must find it.
+func (r *runner) settled(key string, notes int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.noted[key] != notes {
+		return
+	}
+	delete(r.noted, key)
 	for id, owner := range r.owners {
 		if owner == key {
 			delete(r.owners, id)

@@ -14,6 +14,7 @@ import (
 
 	"bastide.dev/arm"
 	"bastide.dev/resource"
+	"bastide.dev/store"
 )
 
 // The real loop, with its watches: nobody calls it, everything follows from documents and reports.
@@ -54,6 +55,33 @@ func TestRun(t *testing.T) {
 		t.Error(err)
 	}
 	w.nothingLeft()
+}
+
+// A cluster made under a name that has just become free isn't forgotten with the old one.
+func TestForgettingTheOldKeepsTheNew(t *testing.T) {
+	r := newRunner(&Provider{Config: Config{Host: "h1"}})
+	note := func(id string) {
+		state, err := json.Marshal(clusterState{ID: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		change, err := arm.PutDocument(&arm.Document{Envelope: resource.Envelope{State: state, Operation: "op"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.remember("name", store.Record{Key: change.Key, Value: change.Value})
+	}
+	note("cold")
+	before := r.notes("name")
+	note("cnew") // between the look that found nothing and its consequence
+	r.settled("name", before)
+	if r.owners["cnew"] != "name" || !r.starting["name"] {
+		t.Errorf("owners %v, starting %v", r.owners, r.starting)
+	}
+	r.settled("name", r.notes("name"))
+	if len(r.owners)+len(r.starting)+len(r.noted) != 0 {
+		t.Errorf("not forgotten: %v %v %v", r.owners, r.starting, r.noted)
+	}
 }
 
 // answer lets the host answer whenever a unit changes.
