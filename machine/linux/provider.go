@@ -85,6 +85,9 @@ func New(cfg Config) (*Provider, error) {
 			return nil, fmt.Errorf("machine provider: %w", err)
 		}
 	}
+	if err := raiseLimits("/proc/sys"); err != nil {
+		cfg.Logger.Warn("few machines may fit on this computer", "error", err)
+	}
 	var err error
 	if p.agent, err = keepAgent(cfg.Agent, p.agentsDir()); err != nil {
 		return nil, fmt.Errorf("machine provider: keep agent: %w", err)
