@@ -73,7 +73,6 @@ func newMechanism(in *instance.Instance, log *slog.Logger) (*mechanism, error) {
 
 func runHost(ctx context.Context, in *instance.Instance) error {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
-	raiseKernelLimits("/proc/sys", log)
 	m, err := newMechanism(in, log)
 	if err != nil {
 		return err
