@@ -64,6 +64,10 @@ func printError(w io.Writer, err error) {
 		}
 		return
 	}
+	if errors.As(err, &f) && f.Cause == nil && err.Error() == f.Error() {
+		fmt.Fprintln(w, "bastide:", f.Message)
+		return
+	}
 	fmt.Fprintln(w, "bastide:", err)
 }
 
@@ -108,7 +112,33 @@ Exit codes: 0 done; 1 failed; 2 wrong call or setting, nothing was done; 3 not f
 		newBundle(g), newImage(g),
 		newDaemon(g), newServe(g), newHost(g),
 	)
+	wrongArgs(root)
 	return root
+}
+
+// wrongArgs makes wrong arguments of every command a usageError.
+func wrongArgs(cmd *cobra.Command) {
+	check := cmd.Args
+	if check == nil && !cmd.Runnable() {
+		check = func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("unknown command %q for %q: `%s --help` lists them", args[0], cmd.CommandPath(), cmd.CommandPath())
+			}
+			return nil
+		}
+		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
+	if check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return usageError{err}
+			}
+			return nil
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		wrongArgs(sub)
+	}
 }
 
 func envOr(name, otherwise string) string {
