@@ -77,7 +77,7 @@ func newBundle(g *global) *cobra.Command {
 func (p *progress) event(e bundle.Event) {
 	if e.Done && e.Elapsed > time.Second/2 {
 		fmt.Fprintf(p.out, "✓ %-48s %8s\n", e.Bundle+" "+e.Step, seconds(e.Elapsed))
-	} else if !e.Done && e.Step != "verify" {
+	} else if !e.Done && e.Step != "verify" && e.Step != "wait" {
 		fmt.Fprintf(p.out, "… %s %s\n", e.Bundle, e.Step)
 	}
 }
