@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -301,6 +302,9 @@ func waitHealthy(ctx context.Context, in *instance.Instance, view client.Instanc
 		err := c.Health(attempt)
 		done()
 		if err == nil {
+			err = named(in)
+		}
+		if err == nil {
 			// What was killed a moment ago still held its lock, and its processes answer without it.
 			return startDaemon(in)
 		}
@@ -310,6 +314,20 @@ func waitHealthy(ctx context.Context, in *instance.Instance, view client.Instanc
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+}
+
+// named is nil when other programs find the front door by its name too: the
+// hosts file is the last that the data plane writes. It is read here, since a
+// resolver may remember for seconds that there was no such name.
+func named(in *instance.Instance) error {
+	text, err := os.ReadFile("/etc/hosts")
+	if err != nil {
+		return fmt.Errorf("hosts file: %w", err)
+	}
+	if !slices.Contains(strings.Fields(string(text)), in.Host("management")) {
+		return fmt.Errorf("the hosts file doesn't have %s", in.Host("management"))
+	}
+	return nil
 }
 
 // bringBack waits until the clusters that should run answer again.
