@@ -58,5 +58,5 @@ type PodNetwork struct {
 	Plugin string         `json:"plugin"` // kubenet, azure, none
 	Pods   []netip.Prefix `json:"pods"`   // the addresses this node hands out
 	VNet   []netip.Prefix `json:"vnet"`   // not masqueraded when a pod talks to it
-	MTU    int            `json:"mtu"`
+	MTU    int            `json:"mtu"`    // 0: that of the node's own interface
 }

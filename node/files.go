@@ -35,7 +35,7 @@ const (
 	proxyKubeconfig    = "/etc/kubernetes/kube-proxy.kubeconfig"
 	registriesPath     = "/etc/containerd/certs.d"
 	instanceCAPath     = "/etc/containerd/certs.d/instance.crt"
-	networkPath        = "/etc/cni/net.d/10-bastide.conflist"
+	NetworkPath        = "/etc/cni/net.d/10-bastide.conflist"
 	wireServer         = "168.63.129.16" // answers DNS in every Azure virtual network
 	containerLogFiles  = 5
 	kubeletPort        = 10250
@@ -98,9 +98,9 @@ func Files(c Config) ([]File, error) {
 	files = append(files, File{proxyKubeconfig, 0o600,
 		kubeconfig(c, map[string]any{"client-certificate": proxyCertPath, "client-key": proxyKeyPath})})
 	for path, document := range map[string]any{
-		KubeletConfigPath: kubeletConfig(c), ProxyConfigPath: proxyConfig(c), networkPath: podNetwork(c),
+		KubeletConfigPath: kubeletConfig(c), ProxyConfigPath: proxyConfig(c), NetworkPath: podNetwork(c),
 	} {
-		if path == networkPath && c.Network.Plugin == "none" {
+		if path == NetworkPath && c.Network.Plugin == "none" {
 			continue
 		}
 		data, err := json.MarshalIndent(document, "", "  ")
@@ -138,15 +138,7 @@ func kubeconfig(c Config, user map[string]any) []byte {
 // podNetwork gives each pod a routed pair of interfaces: the node is the router
 // of its pods, as the virtual network's router is of its nodes.
 func podNetwork(c Config) map[string]any {
-	var ranges, routes []any
-	for _, prefix := range c.Network.Pods {
-		ranges = append(ranges, []any{map[string]any{"subnet": prefix.Masked().String()}})
-		route := map[string]any{"dst": "0.0.0.0/0"}
-		if prefix.Addr().Is6() {
-			route = map[string]any{"dst": "::/0"}
-		}
-		routes = append(routes, route)
-	}
+	ranges, routes := podRanges(c)
 	ptp := map[string]any{"type": "ptp", "ipMasq": false,
 		"ipam": map[string]any{"type": "host-local", "ranges": ranges, "routes": routes, "dataDir": "/run/cni/ipam"}}
 	if c.Network.MTU > 0 {
@@ -156,6 +148,59 @@ func podNetwork(c Config) map[string]any {
 		ptp,
 		map[string]any{"type": "portmap", "backend": "nftables", "capabilities": map[string]any{"portMappings": true}},
 	}}
+}
+
+// podRanges are the ranges pods get addresses from, one set per family, and
+// their routes. With azure each range is given by its ends, within the whole
+// subnet, so that every address of a block is a pod's, single ones too; their
+// gateway is the node itself, as the subnet's first address is its router's.
+func podRanges(c Config) (ranges, routes []any) {
+	for _, family := range []struct {
+		is4 bool
+		all string
+	}{{true, "0.0.0.0/0"}, {false, "::/0"}} {
+		var set []any
+		for _, prefix := range c.Network.Pods {
+			if prefix.Addr().Is4() != family.is4 {
+				continue
+			}
+			one := map[string]any{"subnet": prefix.Masked().String()}
+			if around, ok := subnetAround(c, prefix); ok {
+				one = map[string]any{"subnet": around.String(), "gateway": c.Address.String(),
+					"rangeStart": prefix.Masked().Addr().String(), "rangeEnd": lastOf(prefix).String()}
+			}
+			set = append(set, one)
+		}
+		if len(set) > 0 {
+			ranges, routes = append(ranges, set), append(routes, map[string]any{"dst": family.all})
+		}
+	}
+	return ranges, routes
+}
+
+// subnetAround is the subnet that a block of pod addresses is part of; a
+// kubenet node's range is a subnet of its own.
+func subnetAround(c Config, block netip.Prefix) (netip.Prefix, bool) {
+	if c.Network.Plugin != "azure" || c.Address.Is4() != block.Addr().Is4() {
+		return netip.Prefix{}, false
+	}
+	for _, list := range [][]netip.Prefix{c.ClusterCIDR, c.Network.VNet} {
+		for _, p := range list {
+			if p.Bits() <= block.Bits() && p.Contains(block.Addr()) {
+				return p.Masked(), true
+			}
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+func lastOf(p netip.Prefix) netip.Addr {
+	raw := p.Masked().Addr().AsSlice()
+	for i := p.Bits(); i < len(raw)*8; i++ {
+		raw[i/8] |= 1 << (7 - i%8)
+	}
+	a, _ := netip.AddrFromSlice(raw)
+	return a
 }
 
 // Masquerade is the nftables table that gives what pods send out of their

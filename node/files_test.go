@@ -122,3 +122,22 @@ func TestSSH(t *testing.T) {
 		}
 	}
 }
+
+func TestPodRanges(t *testing.T) {
+	c := sample()
+	if ranges, _ := podRanges(c); len(ranges) != 1 || len(ranges[0].([]any)) != 1 || ranges[0].([]any)[0].(map[string]any)["subnet"] != "10.244.1.0/24" {
+		t.Errorf("kubenet: %v", ranges)
+	}
+	c.Network.Plugin, c.ClusterCIDR = "azure", []netip.Prefix{netip.MustParsePrefix("10.224.0.0/16")}
+	c.Network.Pods = []netip.Prefix{netip.MustParsePrefix("10.224.0.6/31"), netip.MustParsePrefix("10.224.0.8/32")}
+	ranges, routes := podRanges(c)
+	if len(ranges) != 1 || len(routes) != 1 || len(ranges[0].([]any)) != 2 {
+		t.Fatalf("azure: %v, %v", ranges, routes)
+	}
+	for i, want := range [][2]string{{"10.224.0.6", "10.224.0.7"}, {"10.224.0.8", "10.224.0.8"}} {
+		got := ranges[0].([]any)[i].(map[string]any)
+		if got["rangeStart"] != want[0] || got["rangeEnd"] != want[1] || got["subnet"] != "10.224.0.0/16" || got["gateway"] != "10.224.0.5" {
+			t.Errorf("range %d is %v, want %v", i, got, want)
+		}
+	}
+}

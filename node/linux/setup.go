@@ -22,6 +22,9 @@ import (
 	"bastide.dev/node"
 )
 
+// uplink is the interface that the data plane gives a machine.
+const uplink = "eth0"
+
 // setUp makes the machine ready for its services.
 func setUp(ctx context.Context, config node.Config, kids *reaper) error {
 	if err := raiseFiles(); err != nil {
@@ -55,7 +58,33 @@ func setUp(ctx context.Context, config node.Config, kids *reaper) error {
 			return fmt.Errorf("masquerading: %w", err)
 		}
 	}
-	return awaitAddress(ctx, config.Address)
+	if err := awaitAddress(ctx, config.Address); err != nil {
+		return err
+	}
+	return fitNetwork(config)
+}
+
+// fitNetwork gives pods the MTU of the node's own interface, which stands only
+// now, unless the config has another.
+func fitNetwork(config node.Config) error {
+	if config.Network.MTU != 0 || config.Network.Plugin == "none" {
+		return nil
+	}
+	link, err := netlink.LinkByName(uplink)
+	if err != nil {
+		return fmt.Errorf("MTU of pods: %w", err)
+	}
+	config.Network.MTU = link.Attrs().MTU
+	files, err := node.Files(config)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if f.Path == node.NetworkPath {
+			return writeFile(f)
+		}
+	}
+	return nil
 }
 
 func writeFile(f node.File) error {
