@@ -18,7 +18,6 @@ import (
 const (
 	clusterDomain  = "cluster.local"
 	apiServerPort  = 443
-	mtu            = 1500
 	nodeConfigMode = 0o600
 )
 
@@ -135,7 +134,7 @@ func (p *Provider) nodeConfig(w *whole, pool *poolDoc, n allotted, size machine.
 		BootstrapToken: keys.BootstrapTokenID + "." + keys.BootstrapTokenCode,
 		Proxy:          node.Credential(keys.Proxy),
 		ClusterDomain:  clusterDomain, ClusterDNS: d.DNS, ServiceCIDR: d.ServiceCIDR, ClusterCIDR: []netip.Prefix{pods},
-		Network: node.PodNetwork{Plugin: d.Plugin, Pods: []netip.Prefix{n.Pods}, VNet: []netip.Prefix{vnetPrefix()}, MTU: mtu},
+		Network: node.PodNetwork{Plugin: d.Plugin, Pods: []netip.Prefix{n.Pods}, VNet: []netip.Prefix{vnetPrefix()}},
 		MaxPods: pool.Pool.MaxPods, Labels: p.nodeLabels(w, pool, n, size), Taints: pool.Pool.Taints,
 		ProviderID: providerID(w, pool, n), CPUs: size.CPUs, Memory: size.Memory,
 		Registry: p.Registry, InstanceCA: p.InstanceCA, PauseImage: p.PauseImage,

@@ -5,6 +5,8 @@ package cluster
 import (
 	"net/netip"
 	"regexp"
+	"slices"
+	"strings"
 
 	"golang.org/x/crypto/ssh"
 
@@ -49,11 +51,21 @@ func (p *parser) validateLinux(d *Desired) {
 	if !adminForm.MatchString(d.Admin) {
 		p.bad("InvalidParameter", prefix+"adminUsername", "The value of parameter linuxProfile.adminUsername is invalid: %q must begin with a letter, then letters, digits, - and _.", d.Admin)
 	}
+	if slices.Contains(reservedUsers(), strings.ToLower(d.Admin)) {
+		p.bad("InvalidParameter", prefix+"adminUsername", "The value of parameter linuxProfile.adminUsername is invalid: %q is reserved, the node image has a user or group of that name.", d.Admin)
+	}
 	for _, key := range d.Keys {
 		if _, _, _, _, err := ssh.ParseAuthorizedKey([]byte(key)); err != nil {
 			p.bad("InvalidParameter", prefix+"ssh.publicKeys.keyData", "The value of parameter linuxProfile.ssh.publicKeys.keyData is invalid: it isn't an SSH public key such as \"ssh-rsa AAAA…\".")
 		}
 	}
+}
+
+// reservedUsers are the users and groups that a node's Debian has already.
+func reservedUsers() []string {
+	return strings.Fields(`root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc nobody nogroup sshd
+		adm tty disk kmem dialout fax voice cdrom floppy tape sudo audio dip operator src shadow utmp video sasl plugdev staff
+		users input sgx kvm render crontab messagebus netdev polkitd tcpdump uuidd ssh _ssh`)
 }
 
 func (p *parser) validateNetwork(d *Desired) {

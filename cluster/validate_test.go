@@ -83,6 +83,8 @@ func TestBadClusters(t *testing.T) {
 		{"properties.storageProfile", object{"diskCSIDriver": object{"enabled": true}}, "PropertyNotSupported", "properties.storageProfile.diskCSIDriver.enabled", "storage"},
 		{"properties.linuxProfile.ssh.publicKeys", []any{object{"keyData": "none"}}, "InvalidParameter", "properties.linuxProfile.ssh.publicKeys.keyData", "SSH"},
 		{"properties.linuxProfile.adminUsername", "1st", "InvalidParameter", "properties.linuxProfile.adminUsername", "letter"},
+		{"properties.linuxProfile.adminUsername", "root", "InvalidParameter", "properties.linuxProfile.adminUsername", "reserved"},
+		{"properties.linuxProfile.adminUsername", "sshd", "InvalidParameter", "properties.linuxProfile.adminUsername", "reserved"},
 		{"properties.nodeResourceGroup", "a/b", "InvalidParameter", "properties.nodeResourceGroup", "resource group"},
 		{"properties.servicePrincipalProfile", object{"clientId": "x", "secret": "wrong"}, "InvalidParameter", "identity.type", "not both"},
 		{"properties.agentPoolProfiles", nil, "InvalidParameter", "properties.agentPoolProfiles", "at least one"},
