@@ -42,7 +42,6 @@ var edges = map[string]string{
 	"host":         "fault store machine controlplane dataplane",
 
 	// Providers: not each other.
-	"network":  "fault resource dataplane",
 	"cluster":  "fault resource store reconcile pki machine node controlplane dataplane host arm",
 	"identity": "fault resource store pki arm",
 	"registry": "fault",

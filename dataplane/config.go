@@ -2,8 +2,8 @@
 
 // Package dataplane says what the network of one Linux machine should be: an
 // edge, and a router per virtual network with its interfaces, routes, names and
-// public addresses. It is plain data, compiled from resources by package
-// network and made real by dataplane/linux; it knows neither.
+// public addresses. It is plain data, compiled by providers and made real by
+// dataplane/linux; it knows neither.
 package dataplane
 
 import "net/netip"
