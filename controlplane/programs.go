@@ -15,8 +15,9 @@ const (
 
 // runtimeEnv trades a little time for memory: a machine runs many control
 // planes, and most are idle most of the time. Collecting often from the start
-// counts, since what the start takes stays scattered over the heap.
-func runtimeEnv() []string { return []string{"GOGC=30", "HOME=/tmp"} }
+// counts, since what the start takes stays scattered over the heap. Below 50 the
+// collections themselves become most of an idle API server's work.
+func runtimeEnv() []string { return []string{"GOGC=50", "HOME=/tmp"} }
 
 // etcd acknowledges what is on disk only: fsync stays on.
 func (c *compiler) etcd() Program {
