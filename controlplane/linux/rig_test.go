@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bastide.dev/bundle"
+	"bastide.dev/cgroup"
 	"bastide.dev/controlplane"
 	"bastide.dev/pki"
 	"bastide.dev/supervise"
@@ -59,6 +60,9 @@ func newRig(t *testing.T) *rig {
 			}
 		}
 		r.stop()
+		if err := cgroup.Delete("bastide-" + r.Instance); err != nil {
+			t.Error(err)
+		}
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
 		}

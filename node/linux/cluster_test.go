@@ -274,6 +274,7 @@ func (w *world) wire() {
 	defer inside.Close()
 	link, err := inside.LinkByName("nodetest2")
 	w.check(err)
+	w.check(inside.LinkSetName(link, uplink)) // as the data plane calls it
 	w.check(inside.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{IP: w.address.AsSlice(), Mask: net.CIDRMask(24, 32)}}))
 	w.check(inside.LinkSetUp(link))
 	w.check(inside.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: w.server.AsSlice()}))
