@@ -74,7 +74,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("machines need root")
+		t.Fatal("machines need root")
 	}
 	dir := t.TempDir()
 	self, err := os.Executable()

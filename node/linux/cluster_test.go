@@ -69,7 +69,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("machines need root")
+		t.Fatal("machines need root")
 	}
 	images, err := filepath.Glob(cacheDir + "/images/*/rootfs")
 	if err != nil || len(images) == 0 {
