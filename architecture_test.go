@@ -35,14 +35,19 @@ var edges = map[string]string{
 	"instance":  "fault",
 
 	// Mechanism: no arm, no store, no provider.
-	"dataplane":    "fault",
+	"ruleset":      "fault",
+	"dataplane":    "fault ruleset",
+	"netpolicy":    "fault ruleset",
 	"machine":      "fault cgroup bundle nodeimage node",
-	"node":         "fault supervise pki cgroup",
+	"node":         "fault supervise pki cgroup netpolicy",
 	"controlplane": "fault supervise pki cgroup bundle reconcile",
-	"host":         "fault store machine controlplane dataplane",
+	"host":         "fault store machine controlplane dataplane ruleset",
 
 	// Providers: not each other.
 	"cluster":  "fault resource store reconcile pki machine node controlplane dataplane host arm",
+	"network":  "fault resource store reconcile dataplane ruleset host arm",
+	"compute":  "fault resource store reconcile machine node host arm",
+	"why":      "fault dataplane ruleset netpolicy host",
 	"identity": "fault resource store pki arm",
 	"registry": "fault",
 

@@ -61,9 +61,9 @@ func (p *Provider) compileVNet(w *whole) dataplane.VNet {
 		ID:       s.ID,
 		Prefixes: []netip.Prefix{vnetPrefix()},
 		Subnets:  []dataplane.Subnet{{Name: subnetName, Prefix: subnetPrefix()}},
-		NICs:     []dataplane.NIC{{ID: s.ID + "-api", Namespace: s.ID, Address: server, Subnet: subnetName}},
-		Egress:   s.Egress,
-		Public:   []dataplane.Public{{Address: s.Public, Port: apiServerPort, Target: server, TPort: apiServerPort}},
+		NICs: []dataplane.NIC{{ID: s.ID + "-api", Namespace: s.ID, Address: server, Subnet: subnetName,
+			Egress: []dataplane.Egress{{Address: s.Egress}}}},
+		Public: []dataplane.Public{{Address: s.Public, Port: apiServerPort, Target: server, TPort: apiServerPort}},
 		// Nodes and pods needn't leave the network to reach their own API server.
 		Names: []dataplane.Name{{Name: s.FQDN, Addresses: []netip.Addr{server}}},
 	}

@@ -41,6 +41,39 @@ type Spec struct {
 
 	// Registry prefixes the images of the add-ons: "registry.…/bastide".
 	Addons Addons `json:"addons"`
+
+	// Cloud runs the cloud-controller-manager; nil: none runs.
+	Cloud *Cloud `json:"cloud,omitempty"`
+	// Policies installs what nodes' policy agents need: their role, and the CRD
+	// of cluster-wide policies.
+	Policies bool `json:"policies,omitempty"`
+}
+
+// Cloud is how the cloud-controller-manager acts on the service's ARM, with the
+// cluster's own identity.
+type Cloud struct {
+	Bundle   string `json:"bundle"`   // version of the bundle "cloud-controller-manager"
+	Endpoint string `json:"endpoint"` // of Resource Manager, https
+	Login    string `json:"login"`    // of the token service, https
+	CA       []byte `json:"ca"`       // PEM, what signs for both
+
+	Tenant       string `json:"tenant"`
+	Subscription string `json:"subscription"`
+	ClientID     string `json:"clientID"`
+	Secret       string `json:"secret"`
+
+	Location        string       `json:"location"`
+	Group           string       `json:"group"` // the node resource group
+	VNetGroup       string       `json:"vnetGroup"`
+	VNet            string       `json:"vnet"`
+	Subnet          string       `json:"subnet"`
+	NSG             string       `json:"nsg"`
+	RouteTable      string       `json:"routeTable,omitempty"`
+	RouteTableGroup string       `json:"routeTableGroup,omitempty"`
+	ScaleSet        string       `json:"scaleSet"`         // the first system pool's
+	Routes          bool         `json:"routes,omitempty"` // it keeps the route table's routes (kubenet)
+	ClusterCIDR     netip.Prefix `json:"clusterCIDR,omitzero"`
+	BackendPoolType string       `json:"backendPoolType"` // nodeIPConfiguration or nodeIP
 }
 
 // Keys are the cluster's own secrets, PEM or raw. Leaf certificates are issued

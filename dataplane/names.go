@@ -51,9 +51,18 @@ func (v *VNet) PublicAddresses() []netip.Addr {
 			all = append(all, a)
 		}
 	}
-	add(v.Egress)
+	for _, nic := range v.NICs {
+		for _, e := range nic.Egress {
+			add(e.Address)
+		}
+	}
 	for _, p := range v.Public {
 		add(p.Address)
+	}
+	for _, b := range v.Balancers {
+		if !within(netip.PrefixFrom(b.Address, b.Address.BitLen()), v.Prefixes) {
+			add(b.Address)
+		}
 	}
 	return all
 }

@@ -259,8 +259,10 @@ func (v *validator) public(target string, n *VNet) {
 			v.owners[a] = n.ID
 		}
 	}
-	if n.Egress.IsValid() {
-		own(target+".egress", n.Egress)
+	for i, nic := range n.NICs {
+		for _, e := range nic.Egress {
+			own(fmt.Sprintf("%s.nics[%d].egress", target, i), e.Address)
+		}
 	}
 	seen := map[netip.AddrPort]bool{}
 	for i, p := range n.Public {

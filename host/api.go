@@ -10,6 +10,7 @@ package host
 
 import (
 	"encoding/json"
+	"net/netip"
 
 	"bastide.dev/controlplane"
 	"bastide.dev/dataplane"
@@ -25,7 +26,70 @@ const (
 	VNetUnit         Kind = "vnet"         // dataplane.VNet
 	ControlPlaneUnit Kind = "controlplane" // controlplane.Spec
 	MachineUnit      Kind = "machine"      // machine.Spec
+	QueryUnit        Kind = "query"        // Query; it is answered once, and removed by who asked
 )
+
+// Query asks a host for what only it can know: what the kernel has, what a
+// packet really does. Exactly one question is set.
+type Query struct {
+	Counters *CountersQuery `json:"counters,omitempty"`
+	Probe    *ProbeQuery    `json:"probe,omitempty"`
+	Objects  *ObjectsQuery  `json:"objects,omitempty"`
+	// Policies asks for the compiled network policies that a node's kernel has.
+	Policies *PoliciesQuery `json:"policies,omitempty"`
+}
+
+// CountersQuery asks for the counters of a VNet's rules. Answer: []ruleset.Counter.
+type CountersQuery struct {
+	VNet string `json:"vnet"`
+}
+
+// ProbeQuery sends real packets: a TCP connection, a UDP datagram or an echo
+// request. Answer: ProbeAnswer.
+type ProbeQuery struct {
+	// From is where: one of a machine (its own namespace), a pod on it, or a
+	// namespace of the data plane (a terminal's, an API server's).
+	Machine   string     `json:"machine,omitempty"`
+	PodUID    string     `json:"podUID,omitempty"` // on Machine
+	Namespace string     `json:"namespace,omitempty"`
+	Protocol  uint8      `json:"protocol"` // 6, 17, 1
+	Address   netip.Addr `json:"address"`
+	Port      uint16     `json:"port,omitempty"`
+	Timeout   int        `json:"timeoutMillis"`
+}
+
+// ProbeAnswer is what became of a probe's packets.
+type ProbeAnswer struct {
+	// Result is "connected", "refused" (a reset or ICMP error: something
+	// answered), "timeout", or "unreachable" (no route; refused on the way).
+	Result string `json:"result"`
+	Detail string `json:"detail,omitempty"`
+	Micros int64  `json:"micros"`
+	Source string `json:"source,omitempty"` // address and port that the probe had
+}
+
+// ObjectsQuery lists a cluster's objects through its control plane's own agent,
+// which reaches private clusters too. Answer: Objects.
+type ObjectsQuery struct {
+	ControlPlane string `json:"controlPlane"` // its ID
+}
+
+// Objects are what decides about packets inside a cluster, as Kubernetes' JSON.
+type Objects struct {
+	Pods            json.RawMessage `json:"pods"` // *List, as the API server gives it
+	Namespaces      json.RawMessage `json:"namespaces"`
+	Services        json.RawMessage `json:"services"`
+	EndpointSlices  json.RawMessage `json:"endpointSlices"`
+	Nodes           json.RawMessage `json:"nodes"`
+	NetworkPolicies json.RawMessage `json:"networkPolicies"`
+	// ClusterPolicies are those of policy.networking.k8s.io; null without its CRD.
+	ClusterPolicies json.RawMessage `json:"clusterPolicies,omitempty"`
+}
+
+// PoliciesQuery asks a machine's policy agent for its table. Answer: ruleset.Table.
+type PoliciesQuery struct {
+	Machine string `json:"machine"`
+}
 
 // Unit is one piece of a host's spec.
 type Unit struct {
@@ -51,6 +115,7 @@ type Report struct {
 	ControlPlane *controlplane.Status  `json:"controlPlane,omitempty"`
 	Machine      *machine.Status       `json:"machine,omitempty"`
 	VNet         *dataplane.VNetStatus `json:"vnet,omitempty"`
+	Answer       json.RawMessage       `json:"answer,omitempty"` // of a Query
 }
 
 // Paths of the API that serve offers to hosts. {host} is the common name of the

@@ -45,6 +45,25 @@ type Config struct {
 	PauseImage     string   `json:"pauseImage"`
 	AuthorizedKeys []string `json:"authorizedKeys,omitempty"`
 	AdminUser      string   `json:"adminUser,omitempty"`
+
+	// Role says what runs here: "" is a Kubernetes node; RoleVM is a plain
+	// virtual machine, with SSH and kubectl, that needs none of the cluster's fields.
+	Role Role `json:"role,omitempty"`
+	// Policy switches network policies on; nil: none are enforced.
+	Policy *Policy `json:"policy,omitempty"`
+}
+
+// Role is what a machine is for.
+type Role string
+
+// RoleVM is a plain virtual machine, such as a jump host.
+const RoleVM Role = "vm"
+
+// Policy is how a node's policy agent reaches the API server: with a client
+// certificate of its own (PolicyUser), which may read pods, namespaces, nodes
+// and policies, and nothing else.
+type Policy struct {
+	Credential Credential `json:"credential"`
 }
 
 // Credential is a client certificate and its private key, PEM.

@@ -28,7 +28,7 @@ func (p *Plane) applyVNet(v *dataplane.VNet, netns func(string) string) ([]strin
 		return nil, err
 	}
 	// The rules come first: no packet is ever forwarded without them.
-	if err := r.fw.put(vnetTable{Egress: v.Egress, Public: slices.Clone(v.Public)}); err != nil {
+	if err := r.fw.put(vnetTable{Egress: firstEgress(v), Public: slices.Clone(v.Public)}); err != nil {
 		return nil, err
 	}
 	edge, err := p.connectVNet(v.ID, r)
@@ -225,4 +225,14 @@ func (p *Plane) removeNICSpaces(keep []dataplane.VNet) error {
 		}
 	}
 	return errors.Join(failed...)
+}
+
+// firstEgress is the address that all of a network leaves by.
+func firstEgress(v *dataplane.VNet) netip.Addr {
+	for _, nic := range v.NICs {
+		for _, e := range nic.Egress {
+			return e.Address
+		}
+	}
+	return netip.Addr{}
 }
