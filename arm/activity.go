@@ -50,8 +50,9 @@ func (a *Activity) ended(err error) *Activity {
 
 // activityOf is the record of an operation's present state.
 func activityOf(op *Operation) *Activity {
-	a := &Activity{ID: uuid.NewString(), Time: op.Start, Resource: op.Resource, Action: actionName(op.Resource, op.Method, op.Action),
-		Status: "Started", Caller: op.Caller, Address: op.Address, Operation: op.ID, Correlation: op.Correlation, Method: op.Method}
+	id, method := op.asked()
+	a := &Activity{ID: uuid.NewString(), Time: op.Start, Resource: id, Action: actionName(id, method, op.Action),
+		Status: "Started", Caller: op.Caller, Address: op.Address, Operation: op.ID, Correlation: op.Correlation, Method: method}
 	if op.Done() {
 		a.Time, a.Status = op.End, string(op.Status)
 	}

@@ -80,6 +80,16 @@ type Type struct {
 	// "properties.agentPoolProfiles[].currentOrchestratorVersion".
 	ReadOnly []string
 
+	// Embedded makes resources of the type, a child, elements of a list in their
+	// parent's body, such as "properties.subnets". They have no documents: a GET shows the
+	// element of the parent's view, a PUT or DELETE is a PUT of the parent with that
+	// element changed, through the parent's Put, and hooks of the type itself are none.
+	// Each has a "name"; in views ids, types and etags are laid over it.
+	Embedded string
+	// Queue makes writes wait for an operation that runs on the resource, its
+	// parent or its parts, for a while, instead of refusing them.
+	Queue bool
+
 	Put     Hook            // create or replace
 	Patch   Hook            // nil: PATCH takes tags only
 	Delete  Hook            // nil: deleted at once, with nothing else

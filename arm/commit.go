@@ -49,7 +49,7 @@ func (h *Handler) commit(ctx context.Context, w *write, r *Request, plan *Plan) 
 		return nil, err
 	}
 	plan.Document.Revision = revision
-	return &outcome{document: plan.Document, op: plan.Document.Operation, created: r.Old == nil, answer: plan.Answer}, nil
+	return &outcome{document: plan.Document, op: plan.Document.Operation, created: w.created(r), answer: plan.Answer}, nil
 }
 
 // remove deletes a document and what is beneath it at once.
@@ -160,13 +160,18 @@ func (t *transaction) standing() {
 // record adds the operation, if there is one, and the activity record.
 func (t *transaction) record() {
 	w := t.w
+	id, method, part := t.r.ID, w.method, (*Part)(nil)
+	if w.part != nil {
+		id, method = w.part.id, w.part.method
+		part = &Part{ID: id, Method: method}
+	}
 	if !t.plan.Async {
-		t.add(t.h.activity(w.who, w.address, w.correlation, t.r.ID, w.method, w.action).ended(nil).change())
+		t.add(t.h.activity(w.who, w.address, w.correlation, id, method, w.action).ended(nil).change())
 		return
 	}
 	op := &Operation{ID: t.r.Operation, Resource: t.r.ID, Method: w.method, Action: w.action, Status: InProgress,
 		Start: t.h.now().UTC(), Location: t.plan.Document.Location, Version: w.version, Caller: w.who,
-		Address: w.address, Correlation: w.correlation, Created: t.r.Old == nil}
+		Address: w.address, Correlation: w.correlation, Created: w.created(t.r), Part: part}
 	if op.Location == "" && t.r.Parent != nil {
 		op.Location = t.r.Parent.Location
 	}
@@ -176,6 +181,14 @@ func (t *transaction) record() {
 	}
 	t.add(change)
 	t.add(activityOf(op).change())
+}
+
+// created tells whether the write makes a new resource.
+func (w *write) created(r *Request) bool {
+	if w.part != nil {
+		return !w.part.existed
+	}
+	return r.Old == nil
 }
 
 func orState(state resource.State, method string) resource.State {

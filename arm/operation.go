@@ -27,6 +27,21 @@ type Operation struct {
 	Address     string              `json:"address,omitempty"` // the caller's
 	Correlation string              `json:"correlation"`
 	Created     bool                `json:"created,omitempty"` // the PUT made a new resource
+	Part        *Part               `json:"part,omitempty"`    // the PUT is really a write to an embedded resource
+}
+
+// Part is the embedded resource that a client wrote, and how.
+type Part struct {
+	ID     resource.ID `json:"id"`
+	Method string      `json:"method"` // PUT or DELETE
+}
+
+// asked is what the client wrote: the resource, or its part.
+func (o *Operation) asked() (resource.ID, string) {
+	if o.Part != nil {
+		return o.Part.ID, o.Part.Method
+	}
+	return o.Resource, o.Method
 }
 
 // InProgress is the status of an operation that runs.

@@ -40,8 +40,10 @@ func (h *Handler) prepare(ctx context.Context, w *write) (*Request, error) {
 	if r.Old == nil && w.row.stored() && (w.method == http.MethodPatch || w.method == http.MethodPost) {
 		return nil, missing(r.ID)
 	}
-	if err := checkMatch(w, r.Old); err != nil {
-		return nil, err
+	if w.part == nil {
+		if err := checkMatch(w, r.Old); err != nil {
+			return nil, err
+		}
 	}
 	if err := h.checkGroup(w, r); err != nil {
 		return nil, err
@@ -72,8 +74,7 @@ func (h *Handler) surroundings(ctx context.Context, row *row, id resource.ID, r 
 		return scope, err
 	}
 	if parent == nil {
-		return scope, fault.New(fault.NotFound, "ParentResourceNotFound",
-			"Can not perform requested operation on nested resource. Parent resource '%s' not found.", scope.Name())
+		return scope, parentMissing(scope)
 	}
 	if row.child() {
 		r.Parent = parent
@@ -83,7 +84,7 @@ func (h *Handler) surroundings(ctx context.Context, row *row, id resource.ID, r 
 
 // checkMatch holds If-Match and If-None-Match against the document.
 func checkMatch(w *write, old *Document) error {
-	match, none := strings.Trim(w.ifMatch, `"`), strings.Trim(w.ifNoneMatch, `"`)
+	match, none := bareEtag(w.ifMatch), bareEtag(w.ifNoneMatch)
 	switch {
 	case match == "" && none == "":
 		return nil
@@ -96,6 +97,8 @@ func checkMatch(w *write, old *Document) error {
 	}
 	return nil
 }
+
+func bareEtag(s string) string { return strings.Trim(strings.TrimPrefix(s, "W/"), `"`) }
 
 // checkGroup refuses writes into a group that is being deleted.
 func (h *Handler) checkGroup(w *write, r *Request) error {
@@ -124,7 +127,7 @@ func (h *Handler) prepareBody(w *write, r *Request) error {
 	if w.method == http.MethodPost {
 		return nil
 	}
-	problems := checkTags(r.Body["tags"])
+	problems := append(checkTags(r.Body["tags"]), w.row.prepareElements(r.ID, r.Body)...)
 	if w.method == http.MethodPut && (w.row.tracked() || r.ID.IsType(resource.TypeGroup)) {
 		problems = append(problems, checkLocation(r)...)
 	}
@@ -208,10 +211,19 @@ func (h *Handler) checkIdle(ctx context.Context, w *write, r *Request) error {
 	return err
 }
 
+// runningError is the refusal of a write while an operation runs.
+type runningError struct {
+	refusal   *fault.Error
+	operation string
+}
+
+func (e *runningError) Error() string { return e.refusal.Error() }
+func (e *runningError) Unwrap() error { return e.refusal }
+
 func inProgress(d *Document) error {
-	return fault.New(fault.Conflict, "OperationNotAllowed",
+	return &runningError{operation: d.Operation, refusal: fault.New(fault.Conflict, "OperationNotAllowed",
 		"Operation is not allowed: Another operation (%s - %s) on '%s' is in progress, please wait for it to finish before starting a new operation.",
-		d.ProvisioningState, d.SystemData.LastModifiedAt.Format(time.RFC1123), d.ID)
+		d.ProvisioningState, d.SystemData.LastModifiedAt.Format(time.RFC1123), d.ID)}
 }
 
 // runningDelete is the operation that deletes d already, "" when none does.
@@ -227,6 +239,11 @@ func (h *Handler) runningDelete(ctx context.Context, d *Document) (string, error
 		return "", err
 	}
 	return op.ID, nil
+}
+
+func parentMissing(parent resource.ID) error {
+	return fault.New(fault.NotFound, "ParentResourceNotFound",
+		"Can not perform requested operation on nested resource. Parent resource '%s' not found.", parent.Name())
 }
 
 func missing(id resource.ID) error {

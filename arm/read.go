@@ -23,7 +23,10 @@ func (h *Handler) serveGet(w http.ResponseWriter, c *call, r *row) error {
 	if err := h.authorize(ctx, c, actionName(c.path.ID, http.MethodGet, ""), c.path.ID); err != nil {
 		return err
 	}
-	if !r.stored() {
+	switch {
+	case r.Embedded != "":
+		return h.serveElement(w, c, r)
+	case !r.stored():
 		return h.serveComputed(w, c, r, r.Get, c.path.ID)
 	}
 	d, err := findDocument(ctx, h.store, c.path.ID)
@@ -47,6 +50,9 @@ func (h *Handler) serveGet(w http.ResponseWriter, c *call, r *row) error {
 }
 
 func (h *Handler) respondDocument(w http.ResponseWriter, c *call, r *row, d *Document, code int) error {
+	if r.Embedded != "" {
+		return h.respondElement(w, c, r, c.path.ID, d, code)
+	}
 	body, err := h.view(c, r, d)
 	if err != nil {
 		return err
@@ -88,7 +94,10 @@ func (h *Handler) serveList(w http.ResponseWriter, c *call, r *row) error {
 	if err := h.authorize(ctx, c, r.full+"/read", scope); err != nil {
 		return err
 	}
-	if !r.stored() {
+	switch {
+	case r.Embedded != "":
+		return h.serveElements(w, c, r)
+	case !r.stored():
 		return h.serveComputed(w, c, r, r.List, scope)
 	}
 	if err := h.checkExists(ctx, scope); err != nil {

@@ -157,9 +157,10 @@ func (h *Handler) serveResult(w http.ResponseWriter, c *call) error {
 	if err != nil {
 		return err
 	}
+	_, method := op.asked()
 	switch {
 	case !op.Done():
-		h.setOperation(w, op, op.Method)
+		h.setOperation(w, op, method)
 		w.Header().Set("Location", h.operationURL(op, "operationresults"))
 		w.WriteHeader(http.StatusAccepted)
 		return nil
@@ -171,24 +172,28 @@ func (h *Handler) serveResult(w http.ResponseWriter, c *call) error {
 	case op.Method == http.MethodDelete && op.Resource.IsType(resource.TypeGroup):
 		w.WriteHeader(http.StatusOK)
 		return nil
-	case op.Method == http.MethodDelete || op.Method == http.MethodPost:
+	case method == http.MethodDelete || method == http.MethodPost:
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	return h.respondResource(w, c, op.Resource)
+	return h.respondResource(w, c, op)
 }
 
-func (h *Handler) respondResource(w http.ResponseWriter, c *call, id resource.ID) error {
+func (h *Handler) respondResource(w http.ResponseWriter, c *call, op *Operation) error {
+	id, _ := op.asked()
 	row, err := h.table.row(id.Type(), c.version)
 	if err != nil {
 		return err
 	}
-	d, err := GetDocument(c.request.Context(), h.store, id)
+	d, err := GetDocument(c.request.Context(), h.store, op.Resource)
 	if fault.Is(err, fault.NotFound) {
 		return missing(id)
 	}
 	if err != nil {
 		return err
+	}
+	if op.Part != nil {
+		return h.respondElement(w, c, row, id, d, http.StatusOK)
 	}
 	return h.respondDocument(w, c, row, d, http.StatusOK)
 }

@@ -17,6 +17,8 @@ type row struct {
 	namespace string
 	full      string // "Microsoft.ContainerService/managedClusters"
 	core      bool   // ARM's own: versions aren't a provider's
+	parent    *row   // of an embedded type
+	embedded  []*row // the types whose resources are in this one's body
 }
 
 // stored tells whether resources of the type are documents.
@@ -53,7 +55,25 @@ func newTable(providers []Provider) (*table, error) {
 			t.rows[key] = r
 		}
 	}
-	return t, nil
+	return t, t.embed()
+}
+
+// embed ties embedded types to those whose bodies they are in.
+func (t *table) embed() error {
+	for _, p := range t.providers {
+		for _, typ := range p.Types {
+			if typ.Embedded == "" {
+				continue
+			}
+			r := t.rows[strings.ToLower(p.Namespace+"/"+typ.Name)]
+			r.parent = t.rows[strings.ToLower(r.full[:strings.LastIndex(r.full, "/")])]
+			if r.parent == nil || !r.parent.stored() || r.stored() {
+				return fmt.Errorf("arm: type %s is embedded in none that has documents, or has documents itself", r.full)
+			}
+			r.parent.embedded = append(r.parent.embedded, r)
+		}
+	}
+	return nil
 }
 
 // provider finds a namespace.

@@ -20,7 +20,7 @@ import (
 // of the wrong JSON type. The SDK's structs have no JSON tags: what a property is
 // called is learnt from what the struct itself writes. Case is forgiven, as ARM does.
 func UnknownFields(body map[string]any, model any) []*fault.Error {
-	c := &comparison{}
+	c := &comparison{fields: map[reflect.Type]map[string]reflect.Type{}}
 	c.value(body, reflect.TypeOf(model), "")
 	slices.SortFunc(c.problems, func(a, b *fault.Error) int { return strings.Compare(a.Target, b.Target) })
 	return c.problems
@@ -30,7 +30,10 @@ func unknownProperty(path string) *fault.Error {
 	return fault.New(fault.Invalid, "InvalidParameter", "The property '%s' isn't known. Check its spelling and place.", path).At(path)
 }
 
-type comparison struct{ problems []*fault.Error }
+type comparison struct {
+	problems []*fault.Error
+	fields   map[reflect.Type]map[string]reflect.Type // of structs seen already: a list's elements are many
+}
 
 func (c *comparison) value(v any, t reflect.Type, path string) {
 	for t.Kind() == reflect.Pointer {
@@ -82,7 +85,11 @@ func (c *comparison) object(v any, t reflect.Type, path string) {
 	if !ok {
 		return
 	}
-	fields := wireFields(t)
+	fields, seen := c.fields[t]
+	if !seen {
+		fields = wireFields(t)
+		c.fields[t] = fields
+	}
 	for name, member := range object {
 		field, known := fields[strings.ToLower(name)]
 		if !known {

@@ -21,6 +21,9 @@ import (
 // maxBody bounds a request's body; ARM's own limit is the same.
 const maxBody = 4 << 20
 
+// queueTime is how long a write waits for its turn, where types have a queue.
+const queueTime = 30 * time.Second
+
 // write is a change asked for, by a client or by the deletion of a resource group.
 type write struct {
 	method, action string // action of a POST
@@ -34,12 +37,13 @@ type write struct {
 	body           map[string]any
 	ifMatch        string
 	ifNoneMatch    string
-	cascade        bool // comes from the group's own deletion
+	cascade        bool  // comes from the group's own deletion
+	part           *part // the write is one to a part of the resource's body
 }
 
 // outcome is what a write did.
 type outcome struct {
-	document *Document // as written; nil when deleted
+	document *Document // as written; nil when deleted; a part's is its whole's
 	op       string    // the operation that runs, "" when all is done
 	created  bool
 	absent   bool // DELETE of nothing
@@ -71,7 +75,7 @@ func (c *call) write(r *row, id resource.ID, method, action string, body map[str
 // serveWrite serves PUT, PATCH and DELETE.
 func (h *Handler) serveWrite(w http.ResponseWriter, c *call, r *row) error {
 	method := c.request.Method
-	if !r.stored() {
+	if !r.stored() && (r.Embedded == "" || method == http.MethodPatch) {
 		return notAllowed(c)
 	}
 	if err := h.authorize(c.request.Context(), c, actionName(c.path.ID, method, ""), c.path.ID); err != nil {
@@ -84,7 +88,11 @@ func (h *Handler) serveWrite(w http.ResponseWriter, c *call, r *row) error {
 			return h.logged(c, c.path.ID, method, "", err)
 		}
 	}
-	out, err := h.do(c.request.Context(), c.write(r, c.path.ID, method, "", body))
+	asked := c.write(r, c.path.ID, method, "", body)
+	if r.Embedded != "" {
+		asked = c.writePart(r, method, body)
+	}
+	out, err := h.do(c.request.Context(), asked)
 	if err != nil {
 		return h.logged(c, c.path.ID, method, "", err)
 	}
@@ -136,11 +144,20 @@ func (h *Handler) activity(who Principal, address, correlation string, id resour
 		Caller: who, Address: address, Correlation: correlation, Method: method}
 }
 
-// do carries a write out, again when documents changed in between.
+// do carries a write out, again when documents changed in between, and of types
+// with a queue when what was under way has ended.
 func (h *Handler) do(ctx context.Context, w *write) (*outcome, error) {
-	for attempt := range writeAttempts {
+	queue, stop := context.WithTimeout(ctx, queueTime)
+	defer stop()
+	for attempt := 0; attempt < writeAttempts || (w.row.Queue && queue.Err() == nil); attempt++ {
 		out, err := h.attempt(ctx, w)
-		if !fault.Is(err, fault.Precondition) || isClients(err) {
+		var running *runningError
+		switch {
+		case w.row.Queue && queue.Err() == nil && errors.As(err, &running):
+			if _, err := h.operations.Wait(queue, running.operation); err != nil && !fault.Is(err, fault.NotFound) {
+				return nil, err
+			}
+		case !fault.Is(err, fault.Precondition) || isClients(err):
 			return out, err
 		}
 		if err := pause(ctx, attempt); err != nil {
@@ -168,8 +185,16 @@ func pause(ctx context.Context, attempt int) error {
 // attempt reads what there is, asks the provider, and writes in one transaction.
 func (h *Handler) attempt(ctx context.Context, w *write) (*outcome, error) {
 	r, err := h.prepare(ctx, w)
+	if w.part != nil && w.part.method == http.MethodDelete && fault.Is(err, fault.NotFound) {
+		return &outcome{absent: true}, nil
+	}
 	if err != nil {
 		return nil, err
+	}
+	if w.part != nil {
+		if absent, err := w.part.compose(w, r); err != nil || absent {
+			return &outcome{absent: absent}, err
+		}
 	}
 	if w.method == http.MethodDelete {
 		if r.Old == nil {
@@ -221,10 +246,16 @@ func (h *Handler) plan(ctx context.Context, w *write, r *Request) (*Plan, error)
 		hook = w.row.Actions[w.action]
 	}
 	var unknown []*fault.Error
-	if w.method == http.MethodPut && w.row.Model != nil {
+	switch {
+	case w.part != nil && w.part.method == http.MethodPut && w.part.row.Model != nil:
+		unknown = UnknownFields(w.part.element(), w.part.row.Model()) // the rest was judged when it came
+	case w.part == nil && w.method == http.MethodPut && w.row.Model != nil:
 		unknown = UnknownFields(r.Body, w.row.Model())
 	}
 	plan, err := hook(ctx, r)
+	if w.part != nil {
+		err = w.part.problems(err)
+	}
 	if len(unknown) == 0 || (err != nil && !invalid(err)) {
 		return plan, err
 	}
