@@ -227,7 +227,7 @@ func TestPinnedVersionsAreThoseOfTheModuleFiles(t *testing.T) {
 		got[m.ID()] = true
 	}
 	want := []string{"runtime@" + RuntimeVersion, "etcd@" + EtcdVersion, "coredns@" + CoreDNSVersion,
-		"metrics-server@" + MetricsServerVersion, "pause@" + PauseVersion, "web@" + WebVersion}
+		"metrics-server@" + MetricsServerVersion, "cloud-controller-manager@" + CloudControllerVersion, "pause@" + PauseVersion, "web@" + WebVersion}
 	for _, v := range KubernetesVersions() {
 		want = append(want, "kubernetes@"+v)
 	}

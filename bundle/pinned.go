@@ -5,12 +5,13 @@ package bundle
 // The versions that the checkout pins, for those who must name a bundle without
 // having the checkout. A test compares them with the module files.
 const (
-	RuntimeVersion       = "2.4.2" // containerd's; runc and the CNI plugins come with it
-	EtcdVersion          = "3.6.16"
-	CoreDNSVersion       = "1.15.0"
-	MetricsServerVersion = "0.9.0"
-	PauseVersion         = "3.10" // the upstream release whose behaviour ours has
-	WebVersion           = "1"
+	RuntimeVersion         = "2.4.2" // containerd's; runc and the CNI plugins come with it
+	EtcdVersion            = "3.6.16"
+	CoreDNSVersion         = "1.15.0"
+	MetricsServerVersion   = "0.9.0"
+	CloudControllerVersion = "1.34.3" // cloud-provider-azure's
+	PauseVersion           = "3.10"   // the upstream release whose behaviour ours has
+	WebVersion             = "1"
 )
 
 // KubernetesVersions are the releases that are built here, the newest first.

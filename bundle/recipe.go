@@ -47,6 +47,7 @@ const (
 	etcdModule       = "go.etcd.io/etcd/server/v3"
 	corednsModule    = "github.com/coredns/coredns"
 	metricsModule    = "sigs.k8s.io/metrics-server"
+	cloudModule      = "sigs.k8s.io/cloud-provider-azure"
 )
 
 // kubernetesNames are the components of a release, all one binary when built here.
@@ -61,6 +62,9 @@ func recipes() []recipe {
 		addonRecipe("coredns", corednsModule, step{Dir: "addons/coredns", Package: ".", LDFlags: "-X " + corednsModule + "/coremain.GitCommit=v{version}"}),
 		addonRecipe("metrics-server", metricsModule, step{Dir: "addons/metrics-server", Package: metricsModule + "/cmd/metrics-server",
 			LDFlags: "-X k8s.io/client-go/pkg/version.gitVersion=v{version}"}),
+		addonRecipe("cloud-controller-manager", cloudModule, step{Dir: "addons/cloud-controller-manager", Package: cloudModule + "/cmd/cloud-controller-manager",
+			Tags: "grpcnotrace", LDFlags: "-X " + cloudModule + "/pkg/version.gitVersion=v{version} -X k8s.io/client-go/pkg/version.gitVersion=v{version}" +
+				" -X k8s.io/component-base/version.gitVersion=v{version}"}),
 		addonRecipe("pause", "", step{Dir: "addons/pause", Package: "pause.c", Version: PauseVersion}),
 		addonRecipe("web", "", step{Dir: "addons", Package: "./web", Version: WebVersion}),
 		kubernetesRecipe("v1.35.mod"),
@@ -103,7 +107,7 @@ func runtimeRecipe() recipe {
 	return r
 }
 
-// addonRecipe makes a bundle of one program, from which an image is made.
+// addonRecipe makes a bundle of one program.
 func addonRecipe(name, module string, s step) recipe {
 	s.Component, s.Module, s.Output = name, module, bin+name
 	return recipe{name: name, steps: []step{s}}
