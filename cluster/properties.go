@@ -2,18 +2,6 @@
 
 package cluster
 
-// Treatment is what becomes of a property in a request.
-type Treatment string
-
-// The treatments. A property that no row names is refused, like Refused.
-const (
-	Effective Treatment = "effective" // has its real effect
-	Plain     Treatment = "plain"     // kept and given back; billing, descriptions
-	ReadOnly  Treatment = "read-only" // ours to say; a client may send back what it read
-	Fixed     Treatment = "fixed"     // only the values that say what is so anyway
-	Refused   Treatment = "refused"   // by name, unless it is off or empty
-)
-
 // Property is the decision on one property, or on a whole object with all below
 // it. Path is the JSON path; "[]" stands for the elements of a list.
 type Property struct {
