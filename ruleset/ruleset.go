@@ -21,7 +21,9 @@ type Table struct {
 // Field is a part of a packet, or of what the kernel knows of it.
 type Field string
 
-// The fields. Addresses are IPv4 or IPv6; a match on one implies its family.
+// The fields. Addresses are IPv4 or IPv6; a match on one implies its family. A
+// field that a packet doesn't have matches nothing, in no set, map or range, and
+// neither with Not: ports of ICMP, what conntrack knows of an invalid packet.
 const (
 	InLink          Field = "iifname"
 	OutLink         Field = "oifname"
@@ -61,7 +63,8 @@ type Range struct {
 }
 
 // Set is a named set of keys, a Range for each of its fields. Keys of one set
-// don't overlap: who compiles merges them.
+// don't overlap: who compiles merges them. All its addresses are of one family;
+// an empty set is one of IPv4.
 type Set struct {
 	Name     string    `json:"name"`
 	Fields   []Field   `json:"fields"`
@@ -129,7 +132,8 @@ type Chain struct {
 	Rules    []Rule `json:"rules,omitempty"`
 }
 
-// Rule does its actions on packets that meet all of its matches.
+// Rule does its actions on packets that meet all of its matches. What ends a
+// rule (a verdict, Jump, Dispatch, NAT) is its last action.
 type Rule struct {
 	// Origin names what the rule comes from: "nsg/web-nsg/AllowHTTPS". It is kept
 	// in the kernel as the rule's comment, and counters are read by it.
@@ -168,14 +172,17 @@ const (
 	Masq Verb = "masquerade"
 	// SetMark sets the packet's mark to Mark, or to what the mark map Map has for Fields.
 	SetMark Verb = "setmark"
-	// Balance sets the packet's mark to one of Marks, by a hash of Fields.
+	// Balance sets the packet's mark to one of Marks, by a hash of Fields, which
+	// the packet must have; addresses are IPv4.
 	Balance Verb = "balance"
 	// SaveMark copies the packet's mark to its connection, LoadMark the other way.
 	SaveMark Verb = "savemark"
 	LoadMark Verb = "loadmark"
-	// Timeout gives the connection's established TCP state a life of Seconds.
+	// Timeout gives the connection's established TCP state a life of Seconds. Its
+	// rule must match New: the kernel drops packets when it is set any later.
 	Timeout Verb = "timeout"
-	// Log sends the packet to the log group Group, with the rule's origin as prefix.
+	// Log sends the packet to the log group Group, with the rule's origin (its
+	// first 127 bytes, the kernel's limit) as prefix.
 	Log Verb = "log"
 )
 
