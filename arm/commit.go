@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"bastide.dev/fault"
 	"bastide.dev/resource"
 	"bastide.dev/store"
 )
@@ -57,6 +58,10 @@ func (h *Handler) remove(ctx context.Context, w *write, r *Request, plan *Plan) 
 	tree, err := h.operations.tree(ctx, r.ID)
 	if err != nil {
 		return nil, err
+	}
+	// What the hook saw is what goes: who named the resource in between has written it again.
+	if len(tree) > 0 && tree[0].ID.Equal(r.ID) && tree[0].Revision != r.Old.Revision {
+		return nil, fault.New(fault.Precondition, "Conflict", "The resource '%s' was changed in between.", r.ID)
 	}
 	changes, err := h.operations.removeTree(ctx, tree, "")
 	if err != nil {

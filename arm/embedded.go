@@ -92,6 +92,9 @@ func (p *part) element() map[string]any {
 	p.row.dropReadOnly(element)
 	Drop(element, "name")
 	element["name"] = p.id.Name()
+	if p.row.Model != nil {
+		Spell(element, p.row.Model())
+	}
 	return element
 }
 

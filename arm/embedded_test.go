@@ -24,17 +24,21 @@ const racks = rg + "/providers/Microsoft.Racks/racks"
 
 // rack's model, as the SDK would have it.
 type rack struct {
-	Location, Etag *string
-	Tags           map[string]*string
-	Properties     *struct{ Slots []*rackSlot }
+	Location   *string            `json:"location"`
+	Tags       map[string]*string `json:"tags"`
+	Properties *struct {
+		Slots []*rackSlot `json:"slots"`
+	} `json:"properties"`
 }
 
 type rackSlot struct {
-	ID, Name, Etag *string
-	Properties     *struct {
-		Unit *int32
-		Heat *string
-	}
+	ID         *string `json:"id"`
+	Name       *string `json:"name"`
+	Etag       *string `json:"etag"`
+	Properties *struct {
+		Unit *int32  `json:"unit"`
+		Heat *string `json:"heat"`
+	} `json:"properties"`
 }
 
 // rackProvider is a type with embedded slots. A slot of unit 7 takes an operation; two can't have the same.
@@ -103,7 +107,10 @@ func TestEmbedded(t *testing.T) {
 	if raw, _ := GetDocument(t.Context(), f.store, resource.MustParseID(racks+"/r1")); strings.Contains(string(raw.Body), "heat") || strings.Contains(string(raw.Body), "etag") {
 		t.Errorf("read-only properties were kept: %s", raw.Body)
 	}
-	f.do("PUT", racks+"/r1/slots/TWO"+v, `{"properties":{"unit":3}}`).want(t, 200)
+	f.do("PUT", racks+"/r1/slots/TWO"+v, `{"Properties":{"UNIT":3}}`).want(t, 200)
+	if got := f.do("GET", racks+"/r1/slots/two"+v, ""); got.get("properties", "unit") != 3.0 {
+		t.Errorf("a property in another case: %s", got.Body)
+	}
 	if names := f.do("GET", racks+"/r1/slots"+v, "").want(t, 200).names(); !slices.Equal(names, []string{"One", "two"}) {
 		t.Errorf("slots %v", names)
 	}

@@ -51,13 +51,16 @@ func (tokens) Authorize(_ context.Context, who Principal, action string, scope r
 
 // thing is the model of the test's own resource type, as the SDK would have it.
 type thing struct {
-	Location   *string
-	Tags       map[string]*string
+	Location   *string            `json:"location"`
+	Tags       map[string]*string `json:"tags"`
 	Properties *struct {
-		Size  *int32
-		Mode  *string
-		Parts []*struct{ Name, State *string }
-	}
+		Size  *int32  `json:"size"`
+		Mode  *string `json:"mode"`
+		Parts []*struct {
+			Name  *string `json:"name"`
+			State *string `json:"state"`
+		} `json:"parts"`
+	} `json:"properties"`
 }
 
 // provider is a small real one: things with a size and parts. What is "slow" takes an operation.

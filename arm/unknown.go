@@ -20,7 +20,7 @@ import (
 // of the wrong JSON type. The SDK's structs have no JSON tags: what a property is
 // called is learnt from what the struct itself writes. Case is forgiven, as ARM does.
 func UnknownFields(body map[string]any, model any) []*fault.Error {
-	c := &comparison{fields: map[reflect.Type]map[string]reflect.Type{}}
+	c := &comparison{fields: map[reflect.Type]map[string]wireField{}}
 	c.value(body, reflect.TypeOf(model), "")
 	slices.SortFunc(c.problems, func(a, b *fault.Error) int { return strings.Compare(a.Target, b.Target) })
 	return c.problems
@@ -32,7 +32,21 @@ func unknownProperty(path string) *fault.Error {
 
 type comparison struct {
 	problems []*fault.Error
-	fields   map[reflect.Type]map[string]reflect.Type // of structs seen already: a list's elements are many
+	fields   map[reflect.Type]map[string]wireField // of structs seen already: a list's elements are many
+	spell    bool                                  // give members the model's spelling
+}
+
+// wireField is a field of a struct: what it is called on the wire ("": by any name) and its type.
+type wireField struct {
+	name string
+	typ  reflect.Type
+}
+
+// Spell gives the properties of a body the wire model's own spelling, in place:
+// the SDK's structs take no other, and what they don't take they would lose.
+func Spell(body map[string]any, model any) {
+	c := &comparison{fields: map[reflect.Type]map[string]wireField{}, spell: true}
+	c.value(body, reflect.TypeOf(model), "")
 }
 
 func (c *comparison) value(v any, t reflect.Type, path string) {
@@ -90,20 +104,25 @@ func (c *comparison) object(v any, t reflect.Type, path string) {
 		fields = wireFields(t)
 		c.fields[t] = fields
 	}
-	for name, member := range object {
+	for _, name := range slices.Collect(maps.Keys(object)) {
+		member := object[name]
 		field, known := fields[strings.ToLower(name)]
 		if !known {
 			c.problems = append(c.problems, unknownProperty(join(path, name)))
 			continue
 		}
-		c.value(member, field, join(path, name))
+		if c.spell && field.name != "" && field.name != name {
+			delete(object, name)
+			object[field.name] = member
+		}
+		c.value(member, field.typ, join(path, name))
 	}
 }
 
 // wireFields are the types of a struct's fields by their names on the wire, in
 // lower case: what the struct writes when all its fields are set. A field that
 // writes nothing (an interface has no value to set) goes by its own name.
-func wireFields(t reflect.Type) map[string]reflect.Type {
+func wireFields(t reflect.Type) map[string]wireField {
 	full := reflect.New(t)
 	own := map[string]reflect.Type{} // by the field's name, letters and digits only
 	for i := range t.NumField() {
@@ -116,14 +135,16 @@ func wireFields(t reflect.Type) map[string]reflect.Type {
 	if raw, err := json.Marshal(full.Interface()); err == nil {
 		_ = json.Unmarshal(raw, &written) // of what isn't an object there are no names
 	}
-	fields := make(map[string]reflect.Type, len(own))
+	fields := make(map[string]wireField, len(own))
 	for name := range written {
 		if field, ok := own[plainName(name)]; ok {
-			fields[strings.ToLower(name)] = field
+			fields[strings.ToLower(name)] = wireField{name, field}
 			delete(own, plainName(name))
 		}
 	}
-	maps.Copy(fields, own)
+	for name, field := range own {
+		fields[name] = wireField{"", field}
+	}
 	return fields
 }
 

@@ -251,6 +251,7 @@ func (h *Handler) plan(ctx context.Context, w *write, r *Request) (*Plan, error)
 		unknown = UnknownFields(w.part.element(), w.part.row.Model()) // the rest was judged when it came
 	case w.part == nil && w.method == http.MethodPut && w.row.Model != nil:
 		unknown = UnknownFields(r.Body, w.row.Model())
+		Spell(r.Body, w.row.Model())
 	}
 	plan, err := hook(ctx, r)
 	if w.part != nil {
