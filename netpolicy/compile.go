@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netpolicy
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"bastide.dev/ruleset"
+)
+
+// direction is of packets, seen from the pod that a policy is about.
+type direction struct {
+	name string        // as in policyTypes, in small letters
+	kind string        // as in policyTypes
+	own  ruleset.Field // has the address of the pod
+	peer ruleset.Field // has the address of who it talks to
+}
+
+var (
+	ingress = &direction{"ingress", "Ingress", ruleset.Destination, ruleset.Source}
+	egress  = &direction{"egress", "Egress", ruleset.Source, ruleset.Destination}
+)
+
+// Origins of the rules that no policy asks for.
+const (
+	OriginUnknown     = "networkpolicy/unknown-pod" // dropped: this node gave the address to no pod that it knows
+	OriginInvalid     = "networkpolicy/invalid"     // dropped: part of no connection, and begins none
+	OriginEstablished = "networkpolicy/established" // accepted: an earlier packet of the connection was
+	OriginItself      = "networkpolicy/itself"      // accepted: a pod that reaches itself, through a Service
+	OriginNeighbours  = "networkpolicy/neighbours"  // accepted: IPv6's own way to find the node
+)
+
+// icmp6 is the protocol that neighbours on a link find each other by.
+const icmp6 = 58
+
+// Compile makes the table that enforces all policies on the pods of s.Node.
+//
+// A connection is decided by its first packet; who changes the table ends the
+// connections that it would refuse. A pod has a chain for each direction in
+// which anything is decided about it, and pods with the same policies share
+// one. Chains return what they let pass: the other end's chain may be on this
+// node, too. Peers are sets of addresses named by their selector, so that a pod
+// that comes or goes changes elements alone.
+//
+// What the node itself sends (kubelet's probes) passes no hook of ours, and so
+// is always let through; what pods send to the node meets their egress policies.
+func Compile(s *State) ruleset.Table {
+	c := newCompiler(s)
+	for _, p := range c.local {
+		for _, d := range []*direction{egress, ingress} {
+			if chain := c.entry(p.Pod, d); chain != "" {
+				c.dispatch(d, p.addresses, chain)
+			}
+		}
+	}
+	return c.table()
+}
+
+// compiler holds one compilation.
+type compiler struct {
+	state      *State
+	namespaces map[string]*Namespace
+	pods       map[string][]*member // by namespace: who has addresses of its own
+	all        []*member
+	local      []*member
+	policies   map[string][]*Policy // by namespace
+	cluster    []*ClusterPolicy     // by tier, priority, name
+	sixes      bool                 // there are IPv6 addresses among pods
+
+	sets   map[string]ruleset.Set
+	chains map[string]ruleset.Chain
+	maps   map[string][]ruleset.MapElement // by name: direction and family
+	peers  map[string]peerSet
+	named  map[string][]string // sets of addresses and ports, by who and which port
+}
+
+// member is a pod and those of its addresses that are really its own.
+type member struct {
+	*Pod
+	addresses []netip.Addr
+}
+
+func newCompiler(s *State) *compiler {
+	c := &compiler{state: s, namespaces: map[string]*Namespace{}, pods: map[string][]*member{}, policies: map[string][]*Policy{},
+		sets: map[string]ruleset.Set{}, chains: map[string]ruleset.Chain{}, maps: map[string][]ruleset.MapElement{},
+		peers: map[string]peerSet{}, named: map[string][]string{}}
+	for _, n := range s.Namespaces {
+		c.namespaces[n.Name] = n
+	}
+	c.all = owners(s.Pods)
+	for _, m := range c.all {
+		c.pods[m.Namespace] = append(c.pods[m.Namespace], m)
+		// Without its namespace's labels nobody can say what holds for a pod:
+		// until they are there it counts as unknown, and nothing passes.
+		if m.Node == s.Node && c.namespaces[m.Namespace] != nil {
+			c.local = append(c.local, m)
+		}
+		c.sixes = c.sixes || slices.ContainsFunc(m.addresses, netip.Addr.Is6)
+	}
+	for _, p := range s.Policies {
+		c.policies[p.Meta.Namespace] = append(c.policies[p.Meta.Namespace], p)
+	}
+	for _, list := range c.policies {
+		slices.SortFunc(list, func(a, b *Policy) int { return strings.Compare(a.Meta.Name, b.Meta.Name) })
+	}
+	c.cluster = slices.Clone(s.ClusterPolicies)
+	slices.SortFunc(c.cluster, func(a, b *ClusterPolicy) int {
+		return cmp.Or(cmp.Compare(a.Spec.Priority, b.Spec.Priority), strings.Compare(a.Meta.Name, b.Meta.Name))
+	})
+	return c
+}
+
+// owners gives each address to one pod. Pods on their node's network have none
+// of their own: their packets are the node's.
+func owners(pods []*Pod) []*member {
+	holder := make(map[netip.Addr]*Pod, len(pods))
+	for _, p := range pods {
+		if p.HostNetwork {
+			continue
+		}
+		for _, a := range p.Addresses {
+			if have := holder[a]; have == nil || prefer(p, have) {
+				holder[a] = p
+			}
+		}
+	}
+	var members []*member
+	for _, p := range pods {
+		m := &member{Pod: p}
+		for _, a := range p.Addresses {
+			if holder[a] == p && !slices.Contains(m.addresses, a) {
+				m.addresses = append(m.addresses, a)
+			}
+		}
+		if len(m.addresses) > 0 {
+			members = append(members, m)
+		}
+	}
+	slices.SortFunc(members, func(a, b *member) int { return a.addresses[0].Compare(b.addresses[0]) })
+	return members
+}
+
+// prefer tells whether a has an address rather than b.
+func prefer(a, b *Pod) bool {
+	if a.Attached != b.Attached {
+		return a.Attached
+	}
+	if a.Deleting != b.Deleting {
+		return b.Deleting
+	}
+	return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.UID, b.UID)) > 0
+}
+
+func family(a netip.Addr) string {
+	if a.Is4() {
+		return "4"
+	}
+	return "6"
+}
+
+// families are those that the table speaks of.
+func (c *compiler) families() []string {
+	if c.sixes || slices.ContainsFunc(c.state.Ranges, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+		return []string{"4", "6"}
+	}
+	return []string{"4"}
+}
+
+func (c *compiler) dispatch(d *direction, addresses []netip.Addr, chain string) {
+	for _, a := range addresses {
+		name := d.name + family(a)
+		c.maps[name] = append(c.maps[name], ruleset.MapElement{Key: key(ruleset.Addr(a)),
+			Verdict: ruleset.Action{Verb: ruleset.Jump, Chain: chain}})
+	}
+}
+
+func key(values ...ruleset.Value) []ruleset.Range {
+	k := make([]ruleset.Range, len(values))
+	for i, v := range values {
+		k[i] = ruleset.Only(v)
+	}
+	return k
+}
+
+// table puts the base chains before what pods need.
+func (c *compiler) table() ruleset.Table {
+	t := ruleset.Table{Name: TableName}
+	forward := ruleset.Chain{Name: "forward", Hook: ruleset.Forward, Priority: ruleset.Filter - 10}
+	input := ruleset.Chain{Name: "input", Hook: ruleset.Input, Priority: ruleset.Filter - 10}
+	established := verdict(OriginEstablished, ruleset.Accept, number(ruleset.State, ruleset.Established))
+	established.Count = false // of every packet there is
+	forward.Rules = append(forward.Rules, established)
+	input.Rules = append(input.Rules, established, verdict(OriginNeighbours, ruleset.Accept, number(ruleset.Protocol, icmp6)))
+	for _, f := range c.families() {
+		c.guard(f, &forward, &input)
+	}
+	for _, d := range []*direction{egress, ingress} {
+		for _, f := range c.families() {
+			name := d.name + f
+			if f == "6" && len(c.maps[name]) == 0 { // without elements a map is one of IPv4
+				continue
+			}
+			t.Maps = append(t.Maps, ruleset.Map{Name: name, Kind: ruleset.ToVerdict, Fields: []ruleset.Field{d.own}, Elements: c.maps[name]})
+			look := ruleset.Rule{Actions: []ruleset.Action{{Verb: ruleset.Dispatch, Map: name, Fields: []ruleset.Field{d.own}}}}
+			forward.Rules = append(forward.Rules, look)
+			if d == egress {
+				input.Rules = append(input.Rules, look)
+			}
+		}
+	}
+	t.Chains = append(t.Chains, forward, input)
+	for _, name := range sortedKeys(c.chains) {
+		t.Chains = append(t.Chains, c.chains[name])
+	}
+	for _, name := range sortedKeys(c.sets) {
+		t.Sets = append(t.Sets, c.sets[name])
+	}
+	return t
+}
+
+// guard refuses what claims or seeks an address that this node gave to no pod
+// it knows: a pod's first packet finds its chains in place, or nothing.
+func (c *compiler) guard(f string, forward, input *ruleset.Chain) {
+	var ranges []netip.Prefix
+	for _, p := range c.state.Ranges {
+		if family(p.Addr()) == f {
+			ranges = append(ranges, p)
+		}
+	}
+	known := ruleset.Set{Name: "known" + f, Fields: []ruleset.Field{ruleset.Source}}
+	itself := ruleset.Set{Name: "itself" + f, Fields: []ruleset.Field{ruleset.Source, ruleset.Destination}}
+	for _, m := range c.local {
+		for _, a := range m.addresses {
+			if family(a) == f {
+				v := ruleset.Addr(a)
+				known.Elements = append(known.Elements, key(v))
+				itself.Elements = append(itself.Elements, key(v, v))
+			}
+		}
+	}
+	some := f == "4" || len(known.Elements) > 0 // without elements a set is one of IPv4
+	if some {
+		c.addSet(known)
+		c.addSet(itself)
+	}
+	for _, field := range []ruleset.Field{ruleset.Source, ruleset.Destination} {
+		var rules []ruleset.Rule
+		if some {
+			rules = append(rules, verdict(OriginInvalid, ruleset.Drop, number(ruleset.State, ruleset.Invalid), in(known.Name, field)))
+		}
+		if len(ranges) > 0 {
+			c.addSet(ruleset.Set{Name: "ranges" + f, Fields: []ruleset.Field{ruleset.Source}, Elements: ruleset.Prefixes(ranges...)})
+			strangers := []ruleset.Match{in("ranges"+f, field)}
+			if some {
+				strangers = append(strangers, in(known.Name, field))
+				strangers[1].Not = true
+			}
+			rules = append(rules, verdict(OriginUnknown, ruleset.Drop, strangers...))
+		}
+		forward.Rules = append(forward.Rules, rules...)
+		if field == ruleset.Source {
+			input.Rules = append(input.Rules, rules...)
+		}
+	}
+	if !some {
+		return
+	}
+	forward.Rules = append(forward.Rules, verdict(OriginItself, ruleset.Accept, in(itself.Name, ruleset.Source, ruleset.Destination)))
+}
+
+// maxOrigin is what the kernel keeps of a rule's comment.
+const maxOrigin = 250
+
+func clip(origin string) string { return origin[:min(len(origin), maxOrigin)] }
+
+func verdict(origin string, verb ruleset.Verb, matches ...ruleset.Match) ruleset.Rule {
+	return ruleset.Rule{Origin: clip(origin), Count: true, Matches: matches, Actions: []ruleset.Action{{Verb: verb}}}
+}
+
+func number(field ruleset.Field, n int) ruleset.Match {
+	return ruleset.Match{Fields: []ruleset.Field{field}, Ranges: []ruleset.Range{ruleset.Only(ruleset.Number(n))}}
+}
+
+func in(set string, fields ...ruleset.Field) ruleset.Match {
+	return ruleset.Match{Fields: fields, Set: set}
+}
+
+func (c *compiler) addSet(s ruleset.Set) { c.sets[s.Name] = s }
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
