@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dataplane
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"math/bits"
+	"net/netip"
+	"slices"
+
+	rs "bastide.dev/ruleset"
+)
+
+// Bounds of a classifier.
+const (
+	leaf   = 8   // rules that are asked one after another
+	spread = 16  // how many times a rule may be written, on average
+	spare  = 256 // and so many more, for small groups
+)
+
+// classifier writes a list of terms, of which the first that matches decides,
+// as chains in which a packet meets few of them: a map from ports or addresses
+// leads to the chain of those terms that can match there. Chains have their
+// content's name, so that a change touches those that differ, and equal ones
+// are there once.
+type classifier struct {
+	table  *tableWriter
+	origin string
+	budget int // terms that may still be written beyond the list itself
+}
+
+// node writes terms as the chain name.
+func (c *classifier) node(name string, terms []term) {
+	terms = reachable(terms)
+	chain := c.table.chain(name)
+	if len(terms) <= leaf {
+		c.list(chain, terms)
+		return
+	}
+	if protocols := c.protocols(terms); protocols != nil {
+		c.byProtocol(chain, terms, protocols)
+		return
+	}
+	best := c.best(terms)
+	if best == nil {
+		c.list(chain, terms)
+		return
+	}
+	c.budget -= best.total
+	m := rs.Map{Name: name + "-" + string(dimFields[best.dim]), Kind: rs.ToVerdict, Fields: fields(dimFields[best.dim])}
+	for _, part := range best.parts {
+		m.Elements = append(m.Elements, rs.MapElement{Key: []rs.Range{part.span}, Verdict: goTo(c.child(best.pick(terms, part.set)))})
+	}
+	c.table.mapping(m)
+	chain.Rules = []rs.Rule{
+		{Actions: []rs.Action{dispatch(m.Name, m.Fields...)}},
+		rule("", goTo(c.child(best.rest(terms)))),
+	}
+}
+
+// child writes terms as a chain named by their content.
+func (c *classifier) child(terms []term) string {
+	terms = reachable(terms)
+	var text []byte
+	for i := range terms {
+		text = terms[i].text(text)
+	}
+	name := contentName("rules", c.origin, string(text))
+	if !c.table.has(name) {
+		c.node(name, terms)
+	}
+	return name
+}
+
+// reachable leaves out what comes after a term that matches everything.
+func reachable(terms []term) []term {
+	for i := range terms {
+		if terms[i].all() {
+			return terms[:i+1]
+		}
+	}
+	return terms
+}
+
+// text appends all that a term is.
+func (t *term) text(to []byte) []byte {
+	to = fmt.Appendf(to, "%s %t %t", t.origin, t.allow, t.log)
+	for _, ranges := range t.dims {
+		to = appendRanges(append(to, ';'), ranges)
+	}
+	return append(to, '\n')
+}
+
+func (t *term) all() bool {
+	for _, d := range t.dims {
+		if d != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// list writes terms one after another. What none of them is about is dropped:
+// a group's last default rule says so, too.
+func (c *classifier) list(chain *rs.Chain, terms []term) {
+	for i := range terms {
+		t := &terms[i]
+		r := rs.Rule{Origin: t.origin, Count: true}
+		for dim, ranges := range t.dims {
+			if ranges != nil {
+				r.Matches = append(r.Matches, c.table.among(dimFields[dim], ranges))
+			}
+		}
+		if t.log {
+			r.Actions = append(r.Actions, rs.Action{Verb: rs.Log, Group: FlowLogGroup})
+		}
+		verdict := drop
+		if t.allow {
+			verdict = back
+		}
+		r.Actions = append(r.Actions, verdict)
+		chain.Rules = append(chain.Rules, r)
+	}
+	if n := len(terms); n == 0 || !terms[n-1].all() {
+		chain.Rules = append(chain.Rules, rule(c.origin, drop))
+	}
+}
+
+// protocols are those to split by, nil when that is done or of no use.
+func (c *classifier) protocols(terms []term) []uint32 {
+	seen := map[uint32]bool{}
+	for i := range terms {
+		for _, r := range terms[i].dims[protocolDim] {
+			for n := r.From.Number; n <= r.Last().Number; n++ {
+				seen[n] = true
+			}
+		}
+	}
+	var all []uint32
+	for n := range seen {
+		all = append(all, n)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// byProtocol writes a chain for each protocol, named by it: they change when
+// rules do, and the map that leads to them doesn't.
+func (c *classifier) byProtocol(chain *rs.Chain, terms []term, protocols []uint32) {
+	m := rs.Map{Name: chain.Name + "-" + string(rs.Protocol), Kind: rs.ToVerdict, Fields: fields(rs.Protocol)}
+	split := func(of func(*term) bool) []term {
+		var some []term
+		for _, t := range terms {
+			if of(&t) {
+				t.dims[protocolDim] = nil
+				some = append(some, t)
+			}
+		}
+		return some
+	}
+	for _, p := range protocols {
+		some := split(func(t *term) bool {
+			d := t.dims[protocolDim]
+			return d == nil || slices.ContainsFunc(d, func(r rs.Range) bool { return r.Contains(rs.Number(p)) })
+		})
+		name := fmt.Sprintf("%s-%d", chain.Name, p)
+		c.node(name, some)
+		m.Elements = append(m.Elements, rs.MapElement{Key: []rs.Range{number(p, p)}, Verdict: goTo(name)})
+	}
+	c.table.mapping(m)
+	name := chain.Name + "-other"
+	c.node(name, split(func(t *term) bool { return t.dims[protocolDim] == nil }))
+	chain.Rules = []rs.Rule{{Actions: []rs.Action{dispatch(m.Name, m.Fields...)}}, rule("", goTo(name))}
+}
+
+// bitset is a set of terms by their place.
+type bitset []uint64
+
+func (b bitset) flip(i int)     { b[i/64] ^= 1 << (i % 64) }
+func (b bitset) has(i int) bool { return b[i/64]&(1<<(i%64)) != 0 }
+
+func (b bitset) key() string {
+	var text []byte
+	for _, w := range b {
+		text = binary.NativeEndian.AppendUint64(text, w)
+	}
+	return string(text)
+}
+
+func (b bitset) count() int {
+	n := 0
+	for _, w := range b {
+		n += bits.OnesCount64(w)
+	}
+	return n
+}
+
+// part is a span of a dimension in which the same terms can match.
+type part struct {
+	span rs.Range
+	set  bitset
+}
+
+// split is a way to divide terms by a dimension.
+type split struct {
+	dim    int
+	parts  []part
+	any    bitset // terms without a condition in this dimension, or of the other family
+	coarse bool   // parts hold terms that match in some of it
+	total  int    // of terms in all different parts
+	worst  int    // of terms in one part
+}
+
+// best is the split with the smallest largest part, nil when none is worth it.
+func (c *classifier) best(terms []term) *split {
+	var best *split
+	for dim := destinationPortDim; dim < dimensions; dim++ {
+		s := divide(terms, dim)
+		if s == nil {
+			continue
+		}
+		s.measure()
+		for s.total > c.budget/2 && len(s.parts) > 2 {
+			s = s.coarsen()
+		}
+		useful := s.total <= c.budget/2 && s.worst*4 <= len(terms)*3
+		if useful && (best == nil || cmp.Or(cmp.Compare(s.worst, best.worst), cmp.Compare(s.total, best.total)) < 0) {
+			best = s
+		}
+	}
+	return best
+}
+
+// edge is where a term begins or ends to match.
+type edge struct {
+	at   rs.Value
+	term int
+}
+
+// divide cuts a dimension where terms begin and end. Address dimensions are
+// divided in the family of the first term that has one.
+func divide(terms []term, dim int) *split {
+	s := &split{dim: dim, any: make(bitset, (len(terms)+63)/64)}
+	var edges []edge
+	width := 0
+	for i := range terms {
+		ranges := terms[i].dims[dim]
+		if len(ranges) > 0 && width == 0 {
+			width = 1 + ranges[0].From.Addr.BitLen()
+		}
+		if len(ranges) == 0 || width != 1+ranges[0].From.Addr.BitLen() {
+			s.any.flip(i)
+			continue
+		}
+		for _, r := range ranges {
+			edges = append(edges, edge{r.From, i})
+			if after, ok := following(r.Last()); ok {
+				edges = append(edges, edge{after, i})
+			}
+		}
+	}
+	if len(edges) == 0 {
+		return nil
+	}
+	slices.SortFunc(edges, func(a, b edge) int { return compareValues(a.at, b.at) })
+	s.sweep(edges)
+	return s
+}
+
+// sweep walks along the dimension and notes which terms are on.
+func (s *split) sweep(edges []edge) {
+	on := slices.Clone(s.any)
+	none := s.any
+	for i := 0; i < len(edges); {
+		at := edges[i].at
+		for ; i < len(edges) && edges[i].at == at; i++ {
+			on.flip(edges[i].term)
+		}
+		end := highest(at)
+		if i < len(edges) {
+			end = preceding(edges[i].at)
+		}
+		if n := len(s.parts); n > 0 && slices.Equal(s.parts[n-1].set, on) && joined(s.parts[n-1].span, at) {
+			s.parts[n-1].span = rs.Between(s.parts[n-1].span.From, end)
+		} else if !slices.Equal(on, none) {
+			s.parts = append(s.parts, part{rs.Between(at, end), slices.Clone(on)})
+		}
+	}
+}
+
+// measure counts what the split would write.
+func (s *split) measure() {
+	seen := map[string]bool{}
+	s.total, s.worst = s.any.count(), s.any.count()
+	for _, p := range s.parts {
+		n := p.set.count()
+		s.worst = max(s.worst, n)
+		if key := p.set.key(); !seen[key] {
+			seen[key] = true
+			s.total += n
+		}
+	}
+}
+
+// coarsen joins neighbours two by two.
+func (s *split) coarsen() *split {
+	half := &split{dim: s.dim, any: s.any, coarse: true}
+	for i := 0; i < len(s.parts); i += 2 {
+		p := part{s.parts[i].span, slices.Clone(s.parts[i].set)}
+		if i+1 < len(s.parts) {
+			p.span = rs.Between(p.span.From, s.parts[i+1].span.Last())
+			for w := range p.set {
+				p.set[w] |= s.parts[i+1].set[w]
+			}
+		}
+		half.parts = append(half.parts, p)
+	}
+	half.measure()
+	return half
+}
+
+// pick are the terms of a part. In a fine split they match all of it.
+func (s *split) pick(terms []term, set bitset) []term {
+	var some []term
+	for i := range terms {
+		if !set.has(i) {
+			continue
+		}
+		t := terms[i]
+		if !s.coarse && !s.any.has(i) {
+			t.dims[s.dim] = nil
+		}
+		some = append(some, t)
+	}
+	return some
+}
+
+// rest are the terms for what is in no part.
+func (s *split) rest(terms []term) []term { return s.pick(terms, s.any) }
+
+func following(v rs.Value) (rs.Value, bool) {
+	if v.Addr.IsValid() {
+		next := v.Addr.Next()
+		return rs.Addr(next), next.IsValid()
+	}
+	return rs.Value{Number: v.Number + 1}, true
+}
+
+func preceding(v rs.Value) rs.Value {
+	if v.Addr.IsValid() {
+		return rs.Addr(v.Addr.Prev())
+	}
+	return rs.Value{Number: v.Number - 1}
+}
+
+// highest is the last value of v's kind.
+func highest(v rs.Value) rs.Value {
+	if v.Addr.IsValid() {
+		return rs.Prefix(netip.PrefixFrom(v.Addr, 0)).Last()
+	}
+	return rs.Number(65535)
+}
+
+// joined tells whether a span ends just before at.
+func joined(span rs.Range, at rs.Value) bool {
+	after, ok := following(span.Last())
+	return ok && after == at
+}
