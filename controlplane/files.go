@@ -36,7 +36,15 @@ func (c *compiler) files() ([]File, error) {
 		}
 		files = append(files, File{APIServer, name, data})
 	}
-	for _, program := range []string{ControllerManager, Scheduler} {
+	cloud, err := c.cloudFiles()
+	if err != nil {
+		return nil, err
+	}
+	files = append(files, cloud...)
+	for _, program := range c.Spec.Programs() {
+		if program == Etcd || program == APIServer {
+			continue
+		}
 		data, err := kubeconfig{Cluster: c.ID, User: program, Server: "https://127.0.0.1:443", trustFile: c.file(program, "ca.crt"),
 			user: object{"client-certificate": c.file(program, "client.crt"), "client-key": c.file(program, "client.key")}}.encode()
 		if err != nil {
@@ -99,8 +107,8 @@ func auditPolicy() object {
 		"rules": []object{
 			rule("None", object{"nonResourceURLs": []string{"/healthz*", "/livez*", "/readyz*", "/version", "/metrics"}}),
 			// What the control plane itself reads over and over, and leases.
-			rule("None", object{"verbs": []string{"get", "list", "watch"}, "users": []string{"system:kube-controller-manager", "system:kube-scheduler", "system:apiserver", "system:kube-proxy"}}),
-			rule("None", object{"resources": []object{group("coordination.k8s.io", "leases")}, "users": []string{"system:apiserver"}}),
+			rule("None", object{"verbs": []string{"get", "list", "watch"}, "users": []string{"system:kube-controller-manager", "system:kube-scheduler", CloudControllerUser, "system:apiserver", "system:kube-proxy"}}),
+			rule("None", object{"resources": []object{group("coordination.k8s.io", "leases")}, "users": []string{CloudControllerUser, "system:apiserver"}}),
 			rule("None", object{"resources": []object{group("coordination.k8s.io", "leases")}, "userGroups": []string{NodesGroup}}),
 			rule("None", object{"resources": []object{group("", "events"), group("events.k8s.io", "events")}}),
 			rule("Metadata", object{"resources": []object{group("", "secrets", "configmaps", "serviceaccounts/token"), group("authentication.k8s.io", "tokenreviews"),

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"time"
 
 	"bastide.dev/fault"
@@ -22,10 +23,22 @@ const (
 	APIServer         = "kube-apiserver"
 	ControllerManager = "kube-controller-manager"
 	Scheduler         = "kube-scheduler"
+	CloudController   = "cloud-controller-manager"
 )
 
-// Programs is the order in which they are named; they are started at once.
-func Programs() []string { return []string{Etcd, APIServer, ControllerManager, Scheduler} }
+// Programs are all that a control plane may have, in the order in which they are named.
+func Programs() []string {
+	return []string{Etcd, APIServer, ControllerManager, Scheduler, CloudController}
+}
+
+// Programs are those that this one has.
+func (s *Spec) Programs() []string {
+	all := Programs()
+	if s.Cloud == nil {
+		all = slices.DeleteFunc(all, func(name string) bool { return name == CloudController })
+	}
+	return all
+}
 
 // leafLife is how long the certificates last that the host issues.
 const leafLife = 365 * 24 * time.Hour
@@ -97,6 +110,7 @@ func (s *Spec) Validate() error {
 		_, err := pki.OpenCA(pki.Pair(pair))
 		need(err == nil, name)
 	}
+	s.Cloud.validate(need)
 	return fault.Join(problems...)
 }
 
@@ -110,7 +124,11 @@ func Compile(s Spec, d Dirs) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
-	return Plan{Files: files, Leaves: c.leaves(), Programs: []Program{c.etcd(), c.apiServer(), c.controllerManager(), c.scheduler()}}, nil
+	programs := []Program{c.etcd(), c.apiServer(), c.controllerManager(), c.scheduler()}
+	if c.Cloud != nil {
+		programs = append(programs, c.cloudController())
+	}
+	return Plan{Files: files, Leaves: c.leaves(), Programs: programs}, nil
 }
 
 // Inputs is a digest of what a program reads at its start only: when it changes,
@@ -162,11 +180,12 @@ func (c *compiler) leaves() []Leaf {
 	server := pki.Request{CommonName: "kube-apiserver", Server: true, Lifetime: leafLife,
 		DNS: []string{"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + c.ClusterDomain, "localhost", c.Endpoint},
 		IPs: []netip.Addr{c.ServiceAddress(), c.Address, loopback}}
+	server.DNS = append(server.DNS, c.Names...)
 	if c.Public.IsValid() {
 		server.IPs = append(server.IPs, c.Public)
 	}
 	k := &c.Keys
-	return []Leaf{
+	leaves := []Leaf{
 		{Program: Etcd, Name: "server", CA: k.EtcdCA, Request: member},
 		{Program: APIServer, Name: "server", CA: k.CA, Request: server},
 		{Program: APIServer, Name: "etcd-client", CA: k.EtcdCA, Request: client("kube-apiserver")},
@@ -177,7 +196,17 @@ func (c *compiler) leaves() []Leaf {
 		{Program: Scheduler, Name: "server", CA: k.CA, Request: local},
 		{Program: Scheduler, Name: "client", CA: k.CA, Request: client("system:kube-scheduler")},
 	}
+	if c.Cloud != nil {
+		leaves = append(leaves,
+			Leaf{Program: CloudController, Name: "server", CA: k.CA, Request: local},
+			Leaf{Program: CloudController, Name: "client", CA: k.CA, Request: client(CloudControllerUser)})
+	}
+	return leaves
 }
 
-// KubeletClient is who the API server is to kubelets.
-const KubeletClient = "system:kube-apiserver"
+// KubeletClient is who the API server is to kubelets; CloudControllerUser is
+// who the cloud-controller-manager is to the API server.
+const (
+	KubeletClient       = "system:kube-apiserver"
+	CloudControllerUser = "system:cloud-controller-manager"
+)

@@ -47,15 +47,85 @@ func TestValidateNamesEveryProblem(t *testing.T) {
 	}
 }
 
+func sampleCloud() *Cloud {
+	return &Cloud{Bundle: "1.34.3", Endpoint: "https://management.test", Login: "https://login.test", CA: []byte("CLOUD CA"), Tenant: "t", Subscription: "s", ClientID: "c",
+		Secret: "CLIENT-SECRET", Location: "eastus", Group: "MC_g_c_eastus", VNetGroup: "MC_g_c_eastus", VNet: "v", Subnet: "n", NSG: "nsg", ScaleSet: "aks-a-1-vmss",
+		BackendPoolType: NodeIPConfiguration}
+}
+
+func TestCloudMayBeLeftOut(t *testing.T) {
+	s := sample(t)
+	without, err := Compile(s, Dirs{Config: "/c", Etcd: "/e", Audit: "/a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range without.Files {
+		if f.Program == CloudController {
+			t.Errorf("file %s for nobody", f.Name)
+		}
+	}
+	if len(without.Programs) != 4 || len(s.Programs()) != 4 {
+		t.Errorf("%d programs", len(without.Programs))
+	}
+	s.Cloud = &Cloud{Routes: true}
+	if got := len(fault.From(s.Validate()).Details); got != 17 {
+		t.Errorf("%d problems: %v", got, fault.From(s.Validate()).Details)
+	}
+}
+
+func TestCloudConfiguration(t *testing.T) {
+	s := sample(t)
+	s.Cloud = sampleCloud()
+	get := func() (args string, files map[string]string) {
+		t.Helper()
+		plan, err := Compile(s, Dirs{Config: "/c", Etcd: "/e", Audit: "/a"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = map[string]string{}
+		for _, f := range plan.Files {
+			if f.Program == CloudController {
+				files[f.Name] = string(f.Data)
+			}
+		}
+		last := plan.Programs[4]
+		if last.Name != CloudController || last.Version != "1.34.3" {
+			t.Fatalf("%+v", last)
+		}
+		return strings.Join(append(last.Args, last.Env...), "\n"), files
+	}
+	args, files := get()
+	for _, want := range []string{"--cloud-config=/c/cloud-controller-manager/azure.json", "--controllers=cloud-node-lifecycle-controller,service-lb-controller\n",
+		"--configure-cloud-routes=false", "AZURE_ENVIRONMENT_FILEPATH=/c/cloud-controller-manager/environment.json", "SSL_CERT_FILE=/c/cloud-controller-manager/cloud-ca.crt"} {
+		if !strings.Contains(args, want) {
+			t.Errorf("no %q in\n%s", want, args)
+		}
+	}
+	for file, want := range map[string]string{"azure.json": `"aadClientSecret": "CLIENT-SECRET"`, "environment.json": `"activeDirectoryEndpoint": "https://login.test/"`, "cloud-ca.crt": "CLOUD CA"} {
+		if !strings.Contains(files[file], want) {
+			t.Errorf("%s has no %s:\n%s", file, want, files[file])
+		}
+	}
+	if strings.Contains(files["azure.json"], `"routeTableName"`) {
+		t.Error("a route table that there isn't")
+	}
+	s.Cloud.Routes, s.Cloud.RouteTable, s.Cloud.ClusterCIDR = true, "rt", netip.MustParsePrefix("10.244.0.0/16")
+	args, files = get()
+	if !strings.Contains(args, "node-route-controller") || !strings.Contains(args, "--cluster-cidr=10.244.0.0/16") || !strings.Contains(files["azure.json"], `"routeTableResourceGroup": "MC_g_c_eastus"`) {
+		t.Errorf("%s\n%s", args, files["azure.json"])
+	}
+}
+
 func TestPlanHoldsNoSecretInArguments(t *testing.T) {
 	s := sample(t)
+	s.Cloud = sampleCloud()
 	plan, err := Compile(s, Dirs{Config: "/c", Etcd: "/e", Audit: "/a"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range plan.Programs {
 		all := strings.Join(p.Args, " ") + strings.Join(p.Env, " ")
-		for _, secret := range []string{"PRIVATE", "SIGNER", "kkkk", s.Keys.BootstrapTokenCode} {
+		for _, secret := range []string{"PRIVATE", "SIGNER", "kkkk", "CLIENT-SECRET", s.Keys.BootstrapTokenCode} {
 			if strings.Contains(all, secret) {
 				t.Errorf("%s has %q in its arguments", p.Name, secret)
 			}

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package controlplane turns a cluster's spec into its running etcd, API
-// server, controller manager and scheduler, keeps the objects a cluster is born
-// with (add-ons, bootstrap roles, approved kubelet certificates), and tells how
-// the cluster is.
+// server, controller manager, scheduler and cloud-controller-manager, keeps the
+// objects a cluster is born with (add-ons, bootstrap roles, approved kubelet
+// certificates), and tells how the cluster is.
 //
 // It is mechanism: it knows no ARM, no store and no provider.
 package controlplane
@@ -28,6 +28,7 @@ type Spec struct {
 	// Endpoint is the public FQDN; Public its address.
 	Endpoint string     `json:"endpoint"`
 	Public   netip.Addr `json:"public,omitzero"`
+	Names    []string   `json:"names,omitempty"` // further names in its certificate
 	// Issuer is the service-account token issuer's URL.
 	Issuer string `json:"issuer"`
 

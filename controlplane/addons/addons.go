@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package addons holds the objects that every cluster is born with, as YAML
-// templates: rights for nodes that join and for the API server, CoreDNS and
-// metrics-server. Rendering is pure; package controlplane/agent applies them.
+// templates: rights for nodes that join, for the API server and for the
+// cloud-controller-manager, CoreDNS and metrics-server. Rendering is pure; package controlplane/agent applies them.
 package addons
 
 import (
@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io/fs"
+	"slices"
 	"text/template"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -45,6 +46,9 @@ func Render(v Values) ([]*unstructured.Unstructured, error) {
 	}
 	if v.Spec.Addons.MetricsServer != "" {
 		files = append(files, "metrics-server.yaml")
+	}
+	if v.Spec.Cloud != nil {
+		files = slices.Insert(files, 1, "cloud.yaml")
 	}
 	var objects []*unstructured.Unstructured
 	for _, name := range files {

@@ -47,6 +47,31 @@ func TestRender(t *testing.T) {
 	if n := count(); n != 2 {
 		t.Errorf("%d deployments, want 2", n)
 	}
+	if bound(t, values) {
+		t.Error("rights for a cloud-controller-manager that doesn't run")
+	}
+	spec.Cloud = &controlplane.Cloud{}
+	if count(); !bound(t, values) {
+		t.Error("the cloud-controller-manager has no rights")
+	}
+}
+
+// bound tells whether the cloud-controller-manager's user has a role.
+func bound(t *testing.T, v Values) bool {
+	t.Helper()
+	objects, err := Render(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range objects {
+		subjects, _, _ := unstructured.NestedSlice(o.Object, "subjects")
+		for _, s := range subjects {
+			if s.(map[string]any)["name"] == controlplane.CloudControllerUser {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func TestPolicyEndsWithWhatComesLast(t *testing.T) {

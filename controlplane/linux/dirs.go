@@ -111,15 +111,30 @@ func (p *Plane) removeDirs(id string) error {
 	return nil
 }
 
+// forget removes the files of a program that the control plane no longer has:
+// some are secrets.
+func (p *Plane) forget(id, program string) error {
+	files, err := os.ReadDir(p.dir(id, configDir, program))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, f := range files {
+		if err := os.RemoveAll(p.dir(id, configDir, program, f.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // writeFiles brings the files up to date, issues the certificates that are
 // missing, wrong or due, and returns those that are read at start only, by
 // program and name.
 func (p *Plane) writeFiles(id string, plan controlplane.Plan, uid int) (map[string]map[string][]byte, error) {
 	files := plan.Files
-	for _, program := range []string{controlplane.APIServer, controlplane.ControllerManager, controlplane.Scheduler, controlplane.Etcd} {
+	for _, program := range plan.Programs {
 		files = append(files,
-			controlplane.File{Program: program, Name: "resolv.conf", Data: []byte("nameserver 168.63.129.16\n")},
-			controlplane.File{Program: program, Name: "hosts", Data: []byte("127.0.0.1 localhost\n")})
+			controlplane.File{Program: program.Name, Name: "resolv.conf", Data: []byte("nameserver 168.63.129.16\n")},
+			controlplane.File{Program: program.Name, Name: "hosts", Data: []byte("127.0.0.1 localhost\n")})
 	}
 	for _, f := range files {
 		if err := writeIfOther(p.dir(id, configDir, f.Program, f.Name), f.Data, uid); err != nil {

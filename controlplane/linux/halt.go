@@ -30,7 +30,7 @@ func (p *Plane) halt(ctx context.Context, id string) error {
 	in.apply.Lock()
 	defer in.apply.Unlock()
 	in.endAgent()
-	err := p.end(ctx, id, p.supervisor.Stop, controlplane.ControllerManager, controlplane.Scheduler, controlplane.APIServer)
+	err := p.end(ctx, id, p.supervisor.Stop, clients()...)
 	if err = errors.Join(err, p.end(ctx, id, p.supervisor.Stop, controlplane.Etcd)); err != nil {
 		return fmt.Errorf("halt control plane %s: %w", id, err)
 	}

@@ -146,6 +146,8 @@ func (p *Plane) processes(id string, status *controlplane.Status) string {
 		}
 		status.Processes = append(status.Processes, controlplane.Process{Name: program, PID: s.PID, Started: s.Started, Restarts: s.Restarts})
 		switch {
+		case program == controlplane.CloudController:
+			// A cluster lives without it, and it ends whenever the cloud doesn't answer.
 		case s.Error != "":
 			trouble = append(trouble, s.Error)
 		case s.PID == 0 && s.Restarts >= 2: // once or twice is an accident

@@ -38,11 +38,12 @@ func pid(s controlplane.Status, program string) int {
 func TestHealsAdoptsStopsAndRemoves(t *testing.T) {
 	r := newRig(t)
 	spec := r.spec("life")
+	r.cloud(&spec)
 	r.apply(spec)
 	r.until("life", "ready", ready)
 	admin := r.admin(spec)
 	admin.must("POST", "/api/v1/namespaces/default/configmaps", object{"metadata": object{"name": "kept"}})
-	for _, program := range controlplane.Programs() {
+	for _, program := range spec.Programs() {
 		heals(t, r, program, admin)
 	}
 	adopts(t, r, spec)
@@ -79,7 +80,7 @@ func adopts(t *testing.T, r *rig, spec controlplane.Spec) {
 	r.begin()
 	r.apply(spec)
 	after := r.until("life", "ready", ready)
-	for _, program := range controlplane.Programs() {
+	for _, program := range spec.Programs() {
 		if pid(before, program) == 0 || pid(before, program) != pid(after, program) {
 			t.Errorf("%s was pid %d and is %d", program, pid(before, program), pid(after, program))
 		}

@@ -179,6 +179,9 @@ func (p *Plane) start(in *instance, spec controlplane.Spec) error {
 		}
 		processes[i] = p.process(spec.ID, program, programs[i], netns, owner, inputs)
 	}
+	if err := p.drop(spec); err != nil {
+		return err
+	}
 	if err := p.launch(in, processes); err != nil {
 		return err
 	}
@@ -188,10 +191,27 @@ func (p *Plane) start(in *instance, spec controlplane.Spec) error {
 	return p.launchLate(in)
 }
 
+// drop ends a program that the spec no longer has, and removes its files.
+func (p *Plane) drop(spec controlplane.Spec) error {
+	wanted := spec.Programs()
+	for _, program := range controlplane.Programs() {
+		if slices.Contains(wanted, program) {
+			continue
+		}
+		if err := p.end(p.ctx, spec.ID, p.supervisor.Stop, program); err != nil {
+			return err
+		}
+		if err := p.forget(spec.ID, program); err != nil {
+			return fmt.Errorf("forget %s: %w", processName(spec.ID, program), err)
+		}
+	}
+	return nil
+}
+
 // launch starts what can start at once. The scheduler waits for its rights to
-// be in place, and the controller manager for the API server to be ready: come
-// too early, each would fall back to retries of a second and more. Those that
-// run already are adopted, and live through the API server's restarts.
+// be in place, and the controllers for the API server to be ready: come too
+// early, each would fall back to retries of a second and more. Those that run
+// already are adopted, and live through the API server's restarts.
 func (p *Plane) launch(in *instance, processes []supervise.Process) error {
 	running, err := p.supervisor.Recorded()
 	if err != nil {
@@ -200,7 +220,7 @@ func (p *Plane) launch(in *instance, processes []supervise.Process) error {
 	var late []supervise.Process
 	for _, process := range processes {
 		_, program, _ := strings.Cut(process.Name, ".")
-		if (program == controlplane.ControllerManager || program == controlplane.Scheduler) && !slices.Contains(running, process.Name) {
+		if waits(program) && !slices.Contains(running, process.Name) {
 			late = append(late, process)
 			continue
 		}
@@ -214,6 +234,10 @@ func (p *Plane) launch(in *instance, processes []supervise.Process) error {
 	return nil
 }
 
+func waits(program string) bool {
+	return slices.Contains([]string{controlplane.ControllerManager, controlplane.Scheduler, controlplane.CloudController}, program)
+}
+
 // launchLate starts what waited for the API server to come as far as it is now.
 func (p *Plane) launchLate(in *instance) error {
 	in.mu.Lock()
@@ -224,7 +248,7 @@ func (p *Plane) launchLate(in *instance) error {
 	state := in.agent.State()
 	var still []supervise.Process
 	for _, process := range in.late {
-		if !state.Serving || !state.Ready && process.Name == processName(in.id, controlplane.ControllerManager) {
+		if !state.Serving || !state.Ready && process.Name != processName(in.id, controlplane.Scheduler) {
 			still = append(still, process)
 			continue
 		}
@@ -256,7 +280,7 @@ func (p *Plane) programs(plan controlplane.Plan) ([]program, error) {
 // others can write what they have.
 func (p *Plane) stop(ctx context.Context, in *instance, spec controlplane.Spec) error {
 	in.endAgent()
-	if err := p.end(ctx, spec.ID, p.supervisor.Stop, controlplane.ControllerManager, controlplane.Scheduler, controlplane.APIServer); err != nil {
+	if err := p.end(ctx, spec.ID, p.supervisor.Stop, clients()...); err != nil {
 		return err
 	}
 	if err := p.end(ctx, spec.ID, p.supervisor.Stop, controlplane.Etcd); err != nil {
@@ -265,6 +289,11 @@ func (p *Plane) stop(ctx context.Context, in *instance, spec controlplane.Spec) 
 	in.set(spec, nil)
 	p.changes.add(spec.ID)
 	return nil
+}
+
+// clients are the programs that write to etcd, by way of the API server or itself.
+func clients() []string {
+	return slices.DeleteFunc(controlplane.Programs(), func(name string) bool { return name == controlplane.Etcd })
 }
 
 func (p *Plane) end(ctx context.Context, id string, end func(context.Context, string) error, programs ...string) error {

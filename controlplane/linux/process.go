@@ -46,8 +46,13 @@ func (p *Plane) process(id string, want controlplane.Program, found program, net
 			view = append(view, supervise.Bind{Source: shared})
 		}
 	}
+	var backoff supervise.Backoff // the default
+	if want.Name == controlplane.CloudController {
+		backoff.Max = 2 * time.Second // it ends by itself when the cloud or the API server is away for a while
+	}
 	return supervise.Process{
-		Name: processName(id, want.Name), Path: found.path, Args: want.Args, Env: want.Env,
+		Backoff: backoff,
+		Name:    processName(id, want.Name), Path: found.path, Args: want.Args, Env: want.Env,
 		UID: uid, GID: uid, Netns: netns, Cgroup: p.group(id, want.Name), View: view, Inputs: inputs,
 		LogFile: p.dir(id, logsDir, want.Name+".log"), StopTimeout: 5 * time.Second,
 	}

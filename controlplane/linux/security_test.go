@@ -25,9 +25,10 @@ type object = map[string]any
 func TestSecurity(t *testing.T) {
 	r := newRig(t)
 	spec, other := r.spec("sec"), r.spec("other")
+	r.cloud(&spec)
 	r.apply(spec)
 	r.apply(other)
-	r.until("sec", "ready", ready)
+	r.until("sec", "complete", func(s controlplane.Status) bool { return ready(s) && pid(s, controlplane.CloudController) != 0 })
 	r.until("other", "ready", ready)
 	t.Run("anonymous may ask for health only", func(t *testing.T) { anonymous(t, r, spec) })
 	t.Run("secrets are sealed in etcd", func(t *testing.T) { sealed(t, r, spec) })
@@ -227,7 +228,7 @@ func confined(t *testing.T, r *rig, id string) {
 		t.Fatal(err)
 	}
 	processes := r.Status(id).Processes
-	if len(processes) != 4 {
+	if len(processes) != len(controlplane.Programs()) {
 		t.Fatalf("%+v", processes)
 	}
 	for _, p := range processes {
@@ -254,7 +255,7 @@ func confined(t *testing.T, r *rig, id string) {
 }
 
 func discreet(t *testing.T, r *rig, spec controlplane.Spec) {
-	secrets := []string{"PRIVATE KEY", spec.Keys.BootstrapTokenCode, treasure}
+	secrets := []string{"PRIVATE KEY", spec.Keys.BootstrapTokenCode, spec.Cloud.Secret, treasure}
 	for _, p := range r.Status(spec.ID).Processes {
 		for _, path := range []string{fmt.Sprintf("/proc/%d/cmdline", p.PID), fmt.Sprintf("/proc/%d/environ", p.PID), r.Plane.dir(spec.ID, logsDir, p.Name+".log")} {
 			data, err := os.ReadFile(path)
