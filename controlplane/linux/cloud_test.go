@@ -96,6 +96,8 @@ func (c *cloud) populate() {
 		"provisioningState": "Succeeded", "osProfile": object{"computerName": cloudNode}, "networkProfileConfiguration": nics(),
 		"networkProfile": object{"networkInterfaces": []any{object{"id": cloudNIC, "properties": object{"primary": true}}}},
 		"instanceView":   object{"platformFaultDomain": 0, "statuses": []any{object{"code": "PowerState/running"}}}}})
+	c.keep(cloudNIC, object{"name": "nic", "location": "eastus", "properties": object{"primary": true,
+		"ipConfigurations": []any{object{"name": "ipconfig1", "properties": object{"primary": true, "privateIPAddress": "10.224.0.5"}}}}})
 	c.keep(securityGroup, object{"name": "aks-agentpool-nsg", "location": "eastus", "properties": object{"securityRules": []any{}}})
 }
 
@@ -252,6 +254,39 @@ func TestCloudController(t *testing.T) {
 	withdraws(t, c, admin)
 	t.Run("a dead cloud doesn't fail the control plane", func(t *testing.T) { survivesCloud(t, r, c, spec) })
 	t.Run("it goes when the spec has none", func(t *testing.T) { goes(t, r, spec) })
+}
+
+// TestCloudControllerRoutes has nodes in the pool by address, and pod ranges in a route table.
+func TestCloudControllerRoutes(t *testing.T) {
+	r := newRig(t)
+	spec := r.spec("routed")
+	c := r.cloud(&spec)
+	spec.Nodes = []controlplane.Node{{Name: cloudNode, Address: netip.MustParseAddr("10.224.0.5"), Pods: []netip.Prefix{netip.MustParsePrefix("10.244.3.0/24")}}}
+	spec.Cloud.BackendPoolType, spec.Cloud.Routes, spec.Cloud.RouteTable = controlplane.NodeIP, true, "aks-routes"
+	spec.Cloud.ClusterCIDR = netip.MustParsePrefix("10.244.0.0/16")
+	r.apply(spec)
+	r.until("routed", "ready", ready)
+	admin := r.admin(spec)
+	admin.cloudNode(cloudNode)
+	begin := time.Now()
+	eventually(t, "the node has its route", func() bool {
+		table := c.get(cloudGroup + "Microsoft.Network/routeTables/aks-routes")
+		return strings.Contains(table, `"addressPrefix":"10.244.3.0/24"`) && strings.Contains(table, `"nextHopIpAddress":"10.224.0.5"`)
+	})
+	t.Logf("the node has its route after %v", time.Since(begin))
+	eventually(t, "the node's network is available", func() bool {
+		return strings.Contains(string(admin.must("GET", "/api/v1/nodes/"+cloudNode, nil)), "RouteCreated")
+	})
+	t.Logf("and says so after %v", time.Since(begin))
+	admin.must("POST", "/api/v1/namespaces/default/services", object{"metadata": object{"name": "web"},
+		"spec": object{"type": "LoadBalancer", "selector": object{"app": "web"}, "ports": []any{object{"port": 80}}}})
+	eventually(t, "the service has its address", func() bool {
+		return strings.Contains(string(admin.must("GET", service, nil)), `"ip":"192.88.99.10"`)
+	})
+	pool := c.get(cloudGroup + "Microsoft.Network/loadBalancers/kubernetes/backendAddressPools/kubernetes")
+	if !strings.Contains(pool, `"ipAddress":"10.224.0.5"`) || !strings.Contains(pool, "/virtualNetworks/aks-vnet") {
+		t.Errorf("pool %s", pool)
+	}
 }
 
 const service = "/api/v1/namespaces/default/services/web"
