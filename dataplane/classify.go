@@ -18,6 +18,7 @@ const (
 	leaf   = 8   // rules that are asked one after another
 	spread = 16  // how many times a rule may be written, on average
 	spare  = 256 // and so many more, for small groups
+	deep   = 8   // chains below a group's first; the kernel follows 16 in all
 )
 
 // classifier writes a list of terms, of which the first that matches decides,
@@ -29,13 +30,16 @@ type classifier struct {
 	table  *tableWriter
 	origin string
 	budget int // terms that may still be written beyond the list itself
+	depth  int
 }
 
 // node writes terms as the chain name.
 func (c *classifier) node(name string, terms []term) {
+	c.depth++
+	defer func() { c.depth-- }()
 	terms = reachable(terms)
 	chain := c.table.chain(name)
-	if len(terms) <= leaf {
+	if len(terms) <= leaf || c.depth >= deep {
 		c.list(chain, terms)
 		return
 	}

@@ -108,10 +108,12 @@ func (k *compiler) idle(seconds uint32) rs.Action {
 	name := fmt.Sprintf("idle-%d", seconds)
 	if !k.table.has(name) {
 		c := k.table.chain(name)
-		c.Rules = []rs.Rule{
-			{Matches: []rs.Match{is(rs.Protocol, rs.TCP)}, Actions: []rs.Action{{Verb: rs.Timeout, Seconds: seconds}}},
-			rule("", accept),
-		}
+		c.Rules = []rs.Rule{idleRule(seconds), rule("", accept)}
 	}
 	return goTo(name)
+}
+
+// idleRule gives a new TCP connection its life.
+func idleRule(seconds uint32) rs.Rule {
+	return rs.Rule{Matches: []rs.Match{is(rs.State, rs.New), is(rs.Protocol, rs.TCP)}, Actions: []rs.Action{{Verb: rs.Timeout, Seconds: seconds}}}
 }

@@ -186,7 +186,7 @@ func (k *compiler) balanced(f *front) string {
 		marks[i] = p.mark
 	}
 	if f.Idle > 0 {
-		c.Rules = append(c.Rules, rs.Rule{Matches: []rs.Match{is(rs.Protocol, rs.TCP)}, Actions: []rs.Action{{Verb: rs.Timeout, Seconds: f.Idle}}})
+		c.Rules = append(c.Rules, idleRule(f.Idle))
 	}
 	c.Rules = append(c.Rules, k.choice(f, marks)...)
 	if f.public {

@@ -25,13 +25,14 @@ const maxName = 253
 // as one fault with a detail per problem.
 func (c *Config) Validate() error {
 	v := &validator{
-		vnets: map[string]bool{}, nics: map[string]bool{}, namespaces: map[string]bool{},
-		machines: map[string]bool{}, owners: map[netip.Addr]string{},
+		vnets: map[string]bool{}, nics: map[string]bool{}, links: map[string]bool{},
+		namespaces: map[string]bool{}, terminals: map[string]bool{}, owners: map[netip.Addr]string{},
 	}
 	v.edge(&c.Edge)
 	for i := range c.VNets {
 		v.vnet(fmt.Sprintf("vnets[%d]", i), &c.VNets[i])
 	}
+	v.clients(c.Edge.Terminals)
 	return fault.Join(v.problems...)
 }
 
@@ -42,9 +43,10 @@ type validator struct {
 	frontDoor  netip.Addr
 	vnets      map[string]bool
 	nics       map[string]bool
-	namespaces map[string]bool
-	machines   map[string]bool
-	owners     map[netip.Addr]string // public address → VNet
+	links      map[string]bool // where an interface lives, and its name there
+	namespaces map[string]bool // of interfaces; terminals have others
+	terminals  map[string]bool
+	owners     map[netip.Addr]string // public address → who has it
 }
 
 func (v *validator) bad(target, format string, args ...any) {
@@ -127,9 +129,13 @@ func (v *validator) vnet(target string, n *VNet) {
 	for i, p := range n.Prefixes {
 		v.prefix(fmt.Sprintf("%s.prefixes[%d]", target, i), p)
 	}
+	v.groups(target, n)
+	v.routeTables(target, n)
 	v.subnets(target, n)
 	v.interfaces(target, n)
 	v.public(target, n)
+	v.balancers(target, n)
+	v.peers(target, n)
 	v.names(target+".names", n.Names)
 }
 
@@ -144,6 +150,10 @@ func (v *validator) subnets(target string, n *VNet) {
 		}
 		if !within(s.Prefix, n.Prefixes) {
 			v.bad(target, "The subnet %s isn't inside the network's prefixes.", s.Prefix)
+		}
+		v.group(target+".nsg", n, s.NSG)
+		if s.RouteTable != "" && !slices.ContainsFunc(n.RouteTables, func(t RouteTable) bool { return t.ID == s.RouteTable }) {
+			v.bad(target+".routeTable", "The network has no route table %q.", s.RouteTable)
 		}
 		for _, other := range n.Subnets[:i] {
 			if s.Name == other.Name {
@@ -186,6 +196,7 @@ func (v *validator) interfaces(target string, n *VNet) {
 		claims = append(claims, v.nic(target, n, nic)...)
 		addresses[nic.Address] = true
 	}
+	claims = append(claims, frontClaims(n)...)
 	v.disjoint(claims)
 	for i, r := range n.Routes {
 		target := fmt.Sprintf("%s.routes[%d]", target, i)
@@ -203,14 +214,9 @@ func (v *validator) nic(target string, n *VNet, nic NIC) []claim {
 		v.bad(target+".id", "The interface id %q is used twice.", nic.ID)
 	}
 	v.nics[nic.ID] = true
-	switch {
-	case (nic.Namespace == "") == (nic.Machine == ""):
-		v.bad(target, "The interface %q needs either a namespace or a machine.", nic.ID)
-	case nic.Namespace != "":
-		v.unique(v.namespaces, target+".namespace", "namespace", nic.Namespace)
-	default:
-		v.unique(v.machines, target+".machine", "machine", nic.Machine)
-	}
+	v.place(target, &nic)
+	v.group(target+".nsg", n, nic.NSG)
+	v.egress(target, &nic)
 	subnet, known := n.Subnet(nic.Subnet)
 	switch {
 	case !known:
@@ -246,38 +252,52 @@ func (v *validator) disjoint(claims []claim) {
 	}
 }
 
-func (v *validator) public(target string, n *VNet) {
-	own := func(target string, a netip.Addr) {
-		switch owner, taken := v.owners[a]; {
-		case !v.pooled(a):
-			v.bad(target, "The public address %s is in none of the instance's pools.", a)
-		case a == v.frontDoor:
-			v.bad(target, "The address %s is the front door's.", a)
-		case taken && owner != n.ID:
-			v.bad(target, "The public address %s belongs to network %s already.", a, owner)
-		default:
-			v.owners[a] = n.ID
-		}
+// own notes whose a public address is.
+func (v *validator) own(target, owner string, a netip.Addr) {
+	switch other, taken := v.owners[a]; {
+	case !v.pooled(a):
+		v.bad(target, "The public address %s is in none of the instance's pools.", a)
+	case a == v.frontDoor:
+		v.bad(target, "The address %s is the front door's.", a)
+	case taken && other != owner:
+		v.bad(target, "The public address %s belongs to %s already.", a, other)
+	default:
+		v.owners[a] = owner
 	}
+}
+
+func (v *validator) public(target string, n *VNet) {
+	owner := "network " + n.ID
 	for i, nic := range n.NICs {
 		for _, e := range nic.Egress {
-			own(fmt.Sprintf("%s.nics[%d].egress", target, i), e.Address)
+			v.own(fmt.Sprintf("%s.nics[%d].egress", target, i), owner, e.Address)
 		}
 	}
 	seen := map[netip.AddrPort]bool{}
 	for i, p := range n.Public {
 		target := fmt.Sprintf("%s.public[%d]", target, i)
-		own(target+".address", p.Address)
-		if p.Port == 0 || p.TPort == 0 {
+		v.own(target+".address", owner, p.Address)
+		switch {
+		case p.Port == 0 && (p.TPort != 0 || p.Restricted):
+			v.bad(target, "A whole address has neither a target port nor allowed sources.")
+		case p.Port != 0 && p.TPort == 0:
 			v.bad(target, "A port is missing.")
+		case !p.Restricted && len(p.Allowed) > 0:
+			v.bad(target, "Allowed sources need Restricted.")
 		}
-		if at := netip.AddrPortFrom(p.Address, p.Port); seen[at] {
+		if at := netip.AddrPortFrom(p.Address, p.Port); seen[at] || seen[netip.AddrPortFrom(p.Address, 0)] {
 			v.bad(target, "%s is forwarded twice.", at)
 		} else {
 			seen[at] = true
 		}
-		if !p.Target.IsValid() || !within(netip.PrefixFrom(p.Target, p.Target.BitLen()), n.Prefixes) {
+		for j, allowed := range p.Allowed {
+			v.prefix(fmt.Sprintf("%s.allowed[%d]", target, j), allowed)
+		}
+		switch at := slices.ContainsFunc(n.NICs, func(nic NIC) bool { return nic.Address == p.Target }); {
+		case !p.Target.IsValid() || !within(single(p.Target), n.Prefixes):
 			v.bad(target+".target", "The target %s isn't in the network.", p.Target)
+		case p.Port == 0 && !at:
+			v.bad(target+".target", "No interface of the network has the address %s.", p.Target)
 		}
 	}
 }
