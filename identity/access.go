@@ -13,21 +13,41 @@ import (
 	"bastide.dev/store"
 )
 
-// OwnerRole is the GUID of Azure's built-in role Owner, the only one evaluated today.
-const OwnerRole = "8e3af657-a8ff-443c-a75c-2fe8c4b6b635"
-
-// Assign gives a principal a role on a scope; a second time changes nothing.
-func (d *Directory) Assign(ctx context.Context, principalID, role, scope string) error {
-	if role != OwnerRole {
-		return fault.New(fault.Unsupported, "RoleDefinitionDoesNotExist", "The role definition '%s' is not known: only Owner (%s) is.", printable(role), OwnerRole)
+// Assign gives a principal a built-in role on a scope and all below it; a second
+// time changes nothing. The assignment goes with the principal.
+func (d *Directory) Assign(ctx context.Context, principalID, roleID, scope string) error {
+	roleID = strings.ToLower(roleID)
+	if _, known := builtin(roleID); !known {
+		return fault.New(fault.Unsupported, "RoleDefinitionDoesNotExist", "The role definition '%s' is not one of those that are evaluated: Owner, Contributor, Reader, Network Contributor, Managed Identity Operator.", printable(roleID))
+	}
+	if err := d.objects.load(ctx); err != nil {
+		return err
 	}
 	for _, a := range d.assignmentsOf(principalID) {
-		if a.Role == role && strings.EqualFold(a.Scope, scope) {
+		if a.Role == roleID && strings.EqualFold(a.Scope, scope) {
 			return nil
 		}
 	}
-	a := Assignment{ID: uuid.NewString(), PrincipalID: principalID, Role: role, Scope: scope, Created: d.stamp()}
-	return d.objects.put(ctx, assignments+a.ID, a, store.Absent)
+	// The same assignment has the same id, so that of two writers one wins.
+	id := uuid.NewSHA1(uuid.Nil, []byte(strings.ToLower(principalID+" "+roleID+" "+scope)))
+	a := Assignment{ID: id.String(), PrincipalID: principalID, Role: roleID, Scope: scope, Created: d.stamp()}
+	if err := d.objects.put(ctx, assignments+a.ID, a, store.Absent); !fault.Is(err, fault.Precondition) {
+		return err
+	}
+	return nil
+}
+
+// Unassign takes all roles from a principal.
+func (d *Directory) Unassign(ctx context.Context, principalID string) error {
+	if err := d.objects.load(ctx); err != nil {
+		return err
+	}
+	for _, a := range d.assignmentsOf(principalID) {
+		if err := d.objects.delete(ctx, assignments+a.ID); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Owners lists the object ids that have Owner on a scope or above it.
@@ -53,7 +73,7 @@ func (d *Directory) Authorize(ctx context.Context, p Principal, action, scope st
 	}
 	for _, id := range append([]string{p.ID}, d.GroupsOf(p.ID)...) {
 		for _, a := range d.assignmentsOf(id) {
-			if a.Role == OwnerRole && within(scope, a.Scope) {
+			if r, known := builtin(a.Role); known && within(scope, a.Scope) && r.grants(action) || implied(action) && within(a.Scope, scope) {
 				return nil
 			}
 		}

@@ -102,7 +102,7 @@ func (d *Directory) CheckSecret(ctx context.Context, appID, secret, address stri
 // secret finds a secret of the principal or of its application; every one is
 // looked at, so that the time doesn't tell which matched.
 func (d *Directory) secret(ctx context.Context, sp ServicePrincipal, match func(Secret) bool) (Secret, bool) {
-	all := sp.Secrets
+	all := append(sp.Secrets[:len(sp.Secrets):len(sp.Secrets)], sp.Platform...)
 	if app, err := d.Application(ctx, sp.AppID); err == nil {
 		all = append(all[:len(all):len(all)], app.Secrets...)
 	}

@@ -212,8 +212,12 @@ func update[T any](ctx context.Context, d *Directory, key string, change func(*T
 	}
 }
 
-// DeleteUser removes a user; tokens of theirs are refused from the next call on.
+// DeleteUser removes a user and every role they had; tokens of theirs are
+// refused from the next call on.
 func (d *Directory) DeleteUser(ctx context.Context, id string) error {
+	if err := d.Unassign(ctx, strings.ToLower(id)); err != nil {
+		return err
+	}
 	return d.objects.delete(ctx, users+strings.ToLower(id))
 }
 
@@ -265,7 +269,7 @@ func (d *Directory) CreateManagedIdentity(ctx context.Context, name, resourceID 
 }
 
 // DeletePrincipal removes a service principal, a managed identity's with its
-// mark, and every role it had.
+// mark, its secret of the service's own, and every role it had.
 func (d *Directory) DeletePrincipal(ctx context.Context, id string) error {
 	sp, err := d.ServicePrincipal(ctx, id)
 	if fault.Is(err, fault.NotFound) {
@@ -274,16 +278,11 @@ func (d *Directory) DeletePrincipal(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	d.objects.mu.RLock()
-	var keys []string
-	for key := range d.objects.roles[sp.ID] {
-		keys = append(keys, key)
+	if err := d.Unassign(ctx, sp.ID); err != nil {
+		return err
 	}
-	d.objects.mu.RUnlock()
-	for _, key := range keys {
-		if err := d.objects.delete(ctx, key); err != nil {
-			return err
-		}
+	if err := d.config.Store.Delete(ctx, platformSecrets+sp.ID, store.Any); err != nil && !fault.Is(err, fault.NotFound) {
+		return fmt.Errorf("delete secret of %s: %w", sp.ID, err)
 	}
 	if sp.Type == ManagedIdentity {
 		if err := d.config.Store.Delete(ctx, marks+strings.ToLower(sp.ResourceID), store.Any); err != nil && !fault.Is(err, fault.NotFound) {

@@ -60,6 +60,7 @@ type ServicePrincipal struct {
 	Names       []string      `json:"names,omitempty"`
 	Disabled    bool          `json:"disabled,omitempty"`
 	Secrets     []Secret      `json:"secrets,omitempty"`
+	Platform    []Secret      `json:"platform,omitempty"` // PlatformSecret's; no API shows or replaces them
 	ValidFrom   time.Time     `json:"validFrom"`
 	Created     time.Time     `json:"created"`
 }

@@ -139,7 +139,21 @@ func TestSDKCredentials(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, credential := range map[string]azcore.TokenCredential{w.first.ClientID: secret, w.first.Administrator: device} {
+	// A cluster's identity, with the secret that the service keeps for it: the
+	// provider of its cloud-controller-manager can't turn discovery off, but for "adfs".
+	principal, _, err := w.directory.CreateManagedIdentity(t.Context(), "cluster", "/subscriptions/s/cluster")
+	if err != nil {
+		t.Fatal(err)
+	}
+	clientID, platform, err := w.directory.PlatformSecret(t.Context(), principal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	managed, err := azidentity.NewClientSecretCredential("adfs", clientID, platform, &azidentity.ClientSecretCredentialOptions{ClientOptions: options})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, credential := range map[string]azcore.TokenCredential{w.first.ClientID: secret, w.first.Administrator: device, clientID: managed} {
 		token, err := credential.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{w.url + "/.default"}})
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
