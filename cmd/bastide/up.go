@@ -174,7 +174,7 @@ func partsThere(in *instance.Instance) error {
 	if kubernetes == 0 {
 		missing = append(missing, errors.New("no Kubernetes release is built"))
 	}
-	for name, version := range map[string]string{"etcd": bundle.EtcdVersion, "runtime": bundle.RuntimeVersion} {
+	for name, version := range map[string]string{"etcd": bundle.EtcdVersion, "runtime": bundle.RuntimeVersion, "cloud-controller-manager": bundle.CloudControllerVersion} {
 		if _, err := bundle.Open(in.CacheDir, name, version); err != nil {
 			missing = append(missing, err)
 		}
