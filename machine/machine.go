@@ -25,6 +25,9 @@ type Spec struct {
 	// Boots and Images grow by one to ask for a reboot or a reimage.
 	Boots  int64 `json:"boots,omitempty"`
 	Images int64 `json:"images,omitempty"`
+	// Stopped keeps the machine's disk and lets nothing run. Who keeps machines
+	// calls Stop then; Create and Boot don't look at it.
+	Stopped bool `json:"stopped,omitempty"`
 }
 
 // File is one file given to a machine.
