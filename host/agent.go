@@ -33,6 +33,7 @@ type ControlPlanes interface {
 type Machines interface {
 	Create(ctx context.Context, spec machine.Spec) error
 	Boot(ctx context.Context, spec machine.Spec) error
+	Stop(ctx context.Context, id string) error
 	Delete(ctx context.Context, id string) error
 	Netns(id string) string
 	Status(ctx context.Context) ([]machine.Status, error)

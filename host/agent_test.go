@@ -143,6 +143,13 @@ func (m machines) Boot(_ context.Context, spec machine.Spec) error {
 	return nil
 }
 
+func (m machines) Stop(_ context.Context, id string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.machines[id].Phase = machine.Stopped
+	return nil
+}
+
 func (m machines) Delete(_ context.Context, id string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -130,6 +130,9 @@ func (m *machineMaker) make(ctx context.Context, u Unit, report *Report) error {
 	if err := json.Unmarshal(u.Spec, &spec); err != nil {
 		return fmt.Errorf("unit: %w", err)
 	}
+	if spec.Stopped {
+		return m.stop(ctx, spec.ID, report)
+	}
 	if err := m.provider.Create(ctx, spec); err != nil {
 		return fmt.Errorf("create machine: %w", err)
 	}
@@ -139,12 +142,27 @@ func (m *machineMaker) make(ctx context.Context, u Unit, report *Report) error {
 	if err := m.provider.Boot(ctx, spec); err != nil {
 		return fmt.Errorf("boot machine: %w", err)
 	}
+	return m.status(ctx, spec.ID, report)
+}
+
+// stop ends the machine, once: ending one is a change, which leads here again.
+func (m *machineMaker) stop(ctx context.Context, id string, report *Report) error {
+	if err := m.status(ctx, id, report); err != nil || report.Machine == nil || report.Machine.Phase == machine.Stopped {
+		return err
+	}
+	if err := m.provider.Stop(ctx, id); err != nil {
+		return fmt.Errorf("stop machine: %w", err)
+	}
+	return m.status(ctx, id, report)
+}
+
+func (m *machineMaker) status(ctx context.Context, id string, report *Report) error {
 	all, err := m.provider.Status(ctx)
 	if err != nil {
 		return fmt.Errorf("machine status: %w", err)
 	}
 	for _, status := range all {
-		if status.ID == spec.ID {
+		if status.ID == id {
 			report.Machine = &status
 		}
 	}

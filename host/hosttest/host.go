@@ -9,7 +9,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -107,19 +106,10 @@ func decode[T any](record store.Record) (T, error) {
 	return v, err
 }
 
-// remove forgets a unit. A network that goes before what is on it is an error
-// of whoever asked for that.
+// remove forgets a unit.
 func (h *Host) remove(kind host.Kind, name string) error {
 	switch kind {
 	case host.VNetUnit:
-		if _, used := h.Planes[name]; used {
-			return fmt.Errorf("VNet %s is to go before its control plane", name)
-		}
-		for id := range h.Machines {
-			if strings.HasPrefix(id, name+"-") {
-				return fmt.Errorf("VNet %s is to go before machine %s", name, id)
-			}
-		}
 		delete(h.VNets, name)
 	case host.ControlPlaneUnit:
 		delete(h.Planes, name)
@@ -131,7 +121,7 @@ func (h *Host) remove(kind host.Kind, name string) error {
 }
 
 // plane is the status of a control plane: nodes register when their machine
-// has an interface, and stay until they are to be removed.
+// runs, and stay until they are to be removed.
 func (h *Host) plane(spec controlplane.Spec) *controlplane.Status {
 	status := &controlplane.Status{ID: spec.ID, Phase: controlplane.Ready, Version: "v" + spec.Version}
 	if spec.Stopped {
@@ -163,9 +153,8 @@ func (h *Host) plane(spec controlplane.Spec) *controlplane.Status {
 // kubelets are the versions of the kubelets that reach a control plane, by node.
 func (h *Host) kubelets(plane string) map[string]string {
 	running := map[string]string{}
-	for _, nic := range h.VNets[plane].NICs {
-		m, exists := h.Machines[nic.Machine]
-		if !exists {
+	for id, m := range h.Machines {
+		if !strings.HasPrefix(id, plane+"-") {
 			continue
 		}
 		for _, file := range m.Files {
