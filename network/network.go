@@ -9,6 +9,7 @@
 package network
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 
 	"bastide.dev/arm"
 	"bastide.dev/dataplane"
+	"bastide.dev/fault"
 	"bastide.dev/resource"
 	"bastide.dev/store"
 )
@@ -46,10 +48,12 @@ type Config struct {
 	Now  func() time.Time                 // nil is time.Now
 }
 
-// Provider is the resource provider. It keeps nothing but its config.
+// Provider is the resource provider. It keeps nothing but its config, and what
+// it decoded already.
 type Provider struct {
 	Config
-	ops *arm.Operations
+	ops  *arm.Operations
+	read reader // what it decoded before
 }
 
 // New checks the config.
@@ -107,6 +111,22 @@ func ServerChange(cluster resource.ID, s *Server) (store.Change, error) {
 	}
 	change.Value = value
 	return change, nil
+}
+
+// Serve is ServerChange, but no change at all when it is recorded so already.
+func (p *Provider) Serve(ctx context.Context, cluster resource.ID, s *Server) ([]store.Change, error) {
+	change, err := ServerChange(cluster, s)
+	if err != nil {
+		return nil, err
+	}
+	record, err := p.Store.Get(ctx, change.Key)
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return nil, fmt.Errorf("API server of %s: %w", cluster, err)
+	}
+	if bytes.Equal(record.Value, change.Value) {
+		return nil, nil
+	}
+	return []store.Change{change}, nil
 }
 
 // servers reads every API server's place.
