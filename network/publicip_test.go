@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package network
+
+import (
+	"fmt"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/network/armnetwork/v7"
+)
+
+const edgePIP = edgeNetwork + "publicIPAddresses/"
+
+func pip(properties string) string {
+	return `{"location":"eastus","sku":{"name":"Standard"},"properties":{"publicIPAllocationMethod":"Static"` + properties + `}}`
+}
+
+func TestPublicAddress(t *testing.T) {
+	t.Parallel()
+	w := newEdge(t)
+	a := w.must("PUT", edgePIP+"pip1", pip(`,"dnsSettings":{"domainNameLabel":"Web1"}`))
+	if a.get("properties", "ipAddress") != "192.88.99.2" || a.get("properties", "dnsSettings", "fqdn") != "web1.eastus.cloudapp.bastide.internal" ||
+		a.get("properties", "idleTimeoutInMinutes") != 4.0 || a.get("sku", "tier") != "Regional" {
+		t.Errorf("made %s", a.text)
+	}
+	w.must("PUT", edgePIP+"pip2", pip(""))
+	w.refuses("PUT", edgePIP+"pip3", pip(`,"dnsSettings":{"domainNameLabel":"web1"}`), "DnsRecordInUse")
+	for label, want := range map[string]any{"web1": false, "web2": true} {
+		got := w.must("GET", "/subscriptions/"+edgeSub+"/providers/Microsoft.Network/locations/eastus/CheckDnsNameAvailability"+edgeVersion+"&domainNameLabel="+label, "")
+		if got.get("available") != want {
+			t.Errorf("label %s: %s", label, got.text)
+		}
+	}
+	// The label goes to another address, and the address stays the same over a change.
+	if a := w.must("PUT", edgePIP+"pip1", pip("")); a.get("properties", "ipAddress") != "192.88.99.2" || a.get("properties", "dnsSettings") != nil {
+		t.Errorf("changed %s", a.text)
+	}
+	w.must("PUT", edgePIP+"pip2", pip(`,"dnsSettings":{"domainNameLabel":"web1"}`))
+	w.must("DELETE", edgePIP+"pip1", "")
+	w.must("DELETE", edgePIP+"pip2", "")
+	if left := w.keys("addresses/"); len(left) > 0 {
+		t.Errorf("left over: %v", left)
+	}
+}
+
+func TestPublicAddressRefusals(t *testing.T) {
+	t.Parallel()
+	w := newEdge(t)
+	for _, c := range []struct{ body, code string }{
+		{`{"location":"eastus","sku":{"name":"Basic"},"properties":{}}`, "PropertyNotSupported"},
+		{`{"location":"eastus","properties":{"publicIPAllocationMethod":"Dynamic"}}`, "PropertyNotSupported"},
+		{`{"location":"westus","properties":{}}`, "LocationNotAvailableForResourceType"},
+		{pip(`,"publicIPAddressVersion":"IPv6"`), "PropertyNotSupported"},
+		{pip(`,"ipTags":[{"ipTagType":"RoutingPreference","tag":"Internet"}]`), "PropertyNotSupported"},
+		{`{"location":"eastus","zones":["1"],"properties":{}}`, "PropertyNotSupported"},
+		{pip(`,"idleTimeoutInMinutes":31`), "InvalidIdleTimeout"},
+		{pip(`,"dnsSettings":{"domainNameLabel":"1web"}`), "InvalidDomainNameLabel"},
+		{pip(`,"dnsSettings":{"domainNameLabel":"web","domainNameLabelScope":"TenantReuse"}`), "PropertyNotSupported"},
+		{pip(`,"publicIPPrefix":{"id":"` + edgeNetwork + `publicIPPrefixes/none"}`), "InvalidResourceReference"},
+		{pip(`,"nonsense":1`), "InvalidParameter"},
+	} {
+		w.refuses("PUT", edgePIP+"bad", c.body, c.code)
+	}
+	// Every problem at once.
+	w.refuses("PUT", edgePIP+"bad", `{"location":"westus","zones":["1"],"properties":{"idleTimeoutInMinutes":1,"dnsSettings":{"domainNameLabel":"-"}}}`,
+		"LocationNotAvailableForResourceType", "PropertyNotSupported", "InvalidIdleTimeout", "InvalidDomainNameLabel")
+	if left := w.keys("addresses/"); len(left) > 0 {
+		t.Errorf("left over: %v", left)
+	}
+}
+
+// Two requests at once never get the same address, also not out of a prefix.
+func TestPublicAddressesAreUnique(t *testing.T) {
+	t.Parallel()
+	w := newEdge(t)
+	w.must("PUT", edgeNetwork+"publicIPPrefixes/block", `{"location":"eastus","properties":{"prefixLength":29}}`)
+	const each = 8
+	var group sync.WaitGroup
+	for i := range 2 * each {
+		group.Go(func() {
+			body := pip("")
+			if i%2 == 0 {
+				body = pip(`,"publicIPPrefix":{"id":"` + edgeNetwork + `publicIPPrefixes/block"}`)
+			}
+			if a := w.do("PUT", fmt.Sprintf("%spip%d", edgePIP, i), body); a.code != 201 {
+				t.Errorf("pip%d: %d %s", i, a.code, a.text)
+			}
+		})
+	}
+	group.Wait()
+	block := netip.MustParsePrefix(w.must("GET", edgeNetwork+"publicIPPrefixes/block", "").get("properties", "ipPrefix").(string))
+	seen := map[netip.Addr]int{}
+	for i := range 2 * each {
+		a := netip.MustParseAddr(w.must("GET", fmt.Sprintf("%spip%d", edgePIP, i), "").get("properties", "ipAddress").(string))
+		if other, found := seen[a]; found {
+			t.Errorf("pip%d and pip%d have %s", i, other, a)
+		}
+		if block.Contains(a) != (i%2 == 0) {
+			t.Errorf("pip%d has %s, the prefix is %s", i, a, block)
+		}
+		seen[a] = i
+	}
+	w.refuses("PUT", edgePIP+"more", pip(`,"publicIPPrefix":{"id":"`+edgeNetwork+`publicIPPrefixes/block"}`), "PublicIPPrefixOutOfIpAddressesForPublicIps")
+	w.refuses("DELETE", edgeNetwork+"publicIPPrefixes/block", "", "PublicIpPrefixCannotBeDeleted")
+	w.refuses("PUT", edgeNetwork+"publicIPPrefixes/big", `{"location":"eastus","properties":{"prefixLength":27}}`, "InvalidPublicIPPrefixLength")
+	w.refuses("PUT", edgeNetwork+"publicIPPrefixes/block", `{"location":"eastus","properties":{"prefixLength":30}}`, "PublicIPPrefixLengthCannotBeChanged")
+	for i := range 2 * each {
+		w.must("DELETE", fmt.Sprintf("%spip%d", edgePIP, i), "")
+	}
+	w.must("DELETE", edgeNetwork+"publicIPPrefixes/block", "")
+	if left := w.keys("addresses/"); len(left) > 0 {
+		t.Errorf("left over: %v", left)
+	}
+}
+
+func TestPublicPoolRunsOut(t *testing.T) {
+	t.Parallel()
+	w := newEdge(t)
+	for i := range 4 { // 64 less network, front door and broadcast: three blocks of 16 would be 48, the first holds the front door
+		a := w.do("PUT", fmt.Sprintf("%spublicIPPrefixes/p%d", edgeNetwork, i), `{"location":"eastus","properties":{"prefixLength":28}}`)
+		if (a.code == 201) != (i < 2) {
+			t.Errorf("prefix %d: %d %s", i, a.code, a.text)
+		}
+	}
+}
+
+// The Azure SDK makes, reads, lists and deletes addresses.
+func TestPublicAddressSDK(t *testing.T) {
+	t.Parallel()
+	w := newEdge(t)
+	ctx := t.Context()
+	client, err := armnetwork.NewPublicIPAddressesClient(edgeSub, edgeAnyone{}, w.options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	poller, err := client.BeginCreateOrUpdate(ctx, "rg1", "pip1", armnetwork.PublicIPAddress{Location: ptr("East US"), Tags: map[string]*string{"k8s-azure-service": ptr("default/web")},
+		SKU:        &armnetwork.PublicIPAddressSKU{Name: ptr(armnetwork.PublicIPAddressSKUNameStandard)},
+		Properties: &armnetwork.PublicIPAddressPropertiesFormat{PublicIPAllocationMethod: ptr(armnetwork.IPAllocationMethodStatic)}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := poller.PollUntilDone(ctx, &runtime.PollUntilDoneOptions{Frequency: time.Millisecond})
+	if err != nil || *made.Properties.IPAddress != "192.88.99.2" {
+		t.Fatalf("%+v, %v", made, err)
+	}
+	// What was read goes back, with its etag, as cloud-provider-azure sends it.
+	again, err := client.BeginCreateOrUpdate(ctx, "rg1", "pip1", made.PublicIPAddress, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same, err := again.PollUntilDone(ctx, &runtime.PollUntilDoneOptions{Frequency: time.Millisecond})
+	if err != nil || *same.Properties.IPAddress != *made.Properties.IPAddress || *same.Tags["k8s-azure-service"] != "default/web" {
+		t.Errorf("%+v, %v", same, err)
+	}
+	page, err := client.NewListPager("rg1", nil).NextPage(ctx)
+	if err != nil || len(page.Value) != 1 {
+		t.Errorf("%+v, %v", page, err)
+	}
+	gone, err := client.BeginDelete(ctx, "rg1", "pip1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := gone.PollUntilDone(ctx, &runtime.PollUntilDoneOptions{Frequency: time.Millisecond}); err != nil {
+		t.Error(err)
+	}
+}
