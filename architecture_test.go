@@ -60,8 +60,9 @@ var edges = map[string]string{
 	"cmd":       "*",
 }
 
-// http lists who may touch net/http: front doors, clients and the way between serve and host.
-const http = "arm identity registry client host testcloud bench cmd"
+// http lists who may touch net/http: front doors, clients, the way between serve
+// and host, and the policy agent, which is a small client of its API server.
+const http = "arm identity registry client host netpolicy testcloud bench cmd"
 
 func TestDependencyDirections(t *testing.T) {
 	for _, p := range packages(t) {

@@ -59,6 +59,18 @@ func Compile(s *State) ruleset.Table {
 	return c.table()
 }
 
+// Local tells which pod (its UID) of this node has an address, as Compile sees
+// it: those whose first packets may come.
+func Local(s *State) map[netip.Addr]string {
+	local := map[netip.Addr]string{}
+	for _, m := range newCompiler(s).local {
+		for _, a := range m.addresses {
+			local[a] = m.UID
+		}
+	}
+	return local
+}
+
 // compiler holds one compilation.
 type compiler struct {
 	state      *State

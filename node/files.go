@@ -52,16 +52,20 @@ func (c Config) Check() error {
 	}
 	need(c.Hostname != "", "hostname")
 	need(c.Address.IsValid(), "address")
+	need(c.CPUs > 0 && c.Memory > 0, "size")
+	if c.SSH() && !adminForm.MatchString(c.AdminUser) {
+		problems = append(problems, fmt.Errorf("admin user %q isn't a name: a letter, then letters, digits, - and _", c.AdminUser))
+	}
+	if c.Role == RoleVM {
+		return errors.Join(problems...)
+	}
 	need(strings.HasPrefix(c.Server, "https://"), "server (https://…)")
 	need(len(c.CA) > 0, "ca")
 	need(len(c.Proxy.Certificate) > 0 && len(c.Proxy.Key) > 0, "proxy certificate and key")
 	need(c.ClusterDNS.IsValid() && c.ClusterDomain != "", "cluster DNS")
-	need(c.CPUs > 0 && c.Memory > 0, "size")
 	need(c.MaxPods > 0, "maxPods")
 	need(c.PauseImage != "", "pauseImage")
-	if c.SSH() && !adminForm.MatchString(c.AdminUser) {
-		problems = append(problems, fmt.Errorf("admin user %q isn't a name: a letter, then letters, digits, - and _", c.AdminUser))
-	}
+	need(c.Policy == nil || len(c.Policy.Credential.Certificate) > 0 && len(c.Policy.Credential.Key) > 0, "policy agent's certificate and key")
 	switch c.Network.Plugin {
 	case "kubenet", "azure":
 		need(len(c.Network.Pods) > 0, "range of pods")
@@ -77,16 +81,16 @@ func Files(c Config) ([]File, error) {
 	if err := c.Check(); err != nil {
 		return nil, fmt.Errorf("node config: %w", err)
 	}
-	files := []File{
-		{"/etc/hostname", 0o644, []byte(c.Hostname + "\n")},
-		{"/etc/hosts", 0o644, hosts(c)},
-		{"/etc/machine-id", 0o444, machineID(c)},
-		{ResolvConfPath, 0o644, []byte("nameserver " + wireServer + "\noptions edns0\n")},
+	files := append(baseFiles(c), sshFiles(c)...)
+	if c.Role == RoleVM {
+		return files, nil
+	}
+	files = append(files, []File{
 		{CAPath, 0o644, c.CA},
 		{proxyCertPath, 0o644, c.Proxy.Certificate},
 		{proxyKeyPath, 0o600, c.Proxy.Key},
 		{ContainerdPath, 0o644, containerdConfig(c)},
-	}
+	}...)
 	if c.Registry != "" {
 		files = append(files, File{instanceCAPath, 0o644, c.InstanceCA},
 			File{registriesPath + "/" + c.Registry + "/hosts.toml", 0o644, registryHosts(c)})
@@ -95,6 +99,11 @@ func Files(c Config) ([]File, error) {
 		files = append(files, File{BootstrapPath, 0o600, kubeconfig(c, map[string]any{"token": c.BootstrapToken})})
 	}
 	files = append(files, sshFiles(c)...)
+	policy, err := policyFiles(c)
+	if err != nil {
+		return nil, err
+	}
+	files = append(files, policy...)
 	files = append(files, File{proxyKubeconfig, 0o600,
 		kubeconfig(c, map[string]any{"client-certificate": proxyCertPath, "client-key": proxyKeyPath})})
 	for path, document := range map[string]any{
@@ -110,6 +119,16 @@ func Files(c Config) ([]File, error) {
 		files = append(files, File{path, 0o644, data})
 	}
 	return files, nil
+}
+
+// baseFiles are those of any machine.
+func baseFiles(c Config) []File {
+	return []File{
+		{"/etc/hostname", 0o644, []byte(c.Hostname + "\n")},
+		{"/etc/hosts", 0o644, hosts(c)},
+		{"/etc/machine-id", 0o444, machineID(c)},
+		{ResolvConfPath, 0o644, []byte("nameserver " + wireServer + "\noptions edns0\n")},
+	}
 }
 
 func hosts(c Config) []byte {
@@ -144,10 +163,12 @@ func podNetwork(c Config) map[string]any {
 	if c.Network.MTU > 0 {
 		ptp["mtu"] = c.Network.MTU
 	}
-	return map[string]any{"cniVersion": "1.0.0", "name": "bastide", "plugins": []any{
-		ptp,
-		map[string]any{"type": "portmap", "backend": "nftables", "capabilities": map[string]any{"portMappings": true}},
-	}}
+	plugins := []any{ptp}
+	if c.Enforces() {
+		plugins = append(plugins, policyPlugin())
+	}
+	plugins = append(plugins, map[string]any{"type": "portmap", "backend": "nftables", "capabilities": map[string]any{"portMappings": true}})
+	return map[string]any{"cniVersion": "1.0.0", "name": "bastide", "plugins": plugins}
 }
 
 // podRanges are the ranges pods get addresses from, one set per family, and

@@ -65,7 +65,7 @@ StrictModes yes
 AuthorizedKeysFile .ssh/authorized_keys
 PermitUserEnvironment no
 PermitUserRC no
-AllowTcpForwarding no
+AllowTcpForwarding {{.Forward}}
 AllowStreamLocalForwarding no
 AllowAgentForwarding no
 X11Forwarding no
@@ -85,7 +85,11 @@ Subsystem sftp internal-sftp
 `
 
 func sshConfig(c Config) []byte {
+	forward := "no"
+	if c.Role == RoleVM {
+		forward = "yes" // what a jump host is for
+	}
 	return render(sshTemplate, map[string]string{
-		"HostKey": SSHHostKeyPath, "User": c.AdminUser,
+		"HostKey": SSHHostKeyPath, "User": c.AdminUser, "Forward": forward,
 	})
 }

@@ -50,6 +50,9 @@ func Render(v Values) ([]*unstructured.Unstructured, error) {
 	if v.Spec.Cloud != nil {
 		files = slices.Insert(files, 1, "cloud.yaml")
 	}
+	if v.Spec.Policies {
+		files = slices.Insert(files, 1, "netpolicy.yaml", "clusternetworkpolicies.yaml")
+	}
 	var objects []*unstructured.Unstructured
 	for _, name := range files {
 		some, err := render(name, v)
@@ -98,6 +101,7 @@ func Resource(o *unstructured.Unstructured) (schema.GroupVersionResource, error)
 		"ServiceAccount": "serviceaccounts", "Secret": "secrets", "ConfigMap": "configmaps", "Service": "services", "Deployment": "deployments",
 		"ClusterRole": "clusterroles", "ClusterRoleBinding": "clusterrolebindings", "Role": "roles", "RoleBinding": "rolebindings",
 		"PodDisruptionBudget": "poddisruptionbudgets", "APIService": "apiservices", "PriorityClass": "priorityclasses",
+		"CustomResourceDefinition": "customresourcedefinitions",
 	}[o.GetKind()]
 	if !ok {
 		return schema.GroupVersionResource{}, fmt.Errorf("no resource is known for kind %q", o.GetKind())

@@ -43,6 +43,9 @@ func TestRender(t *testing.T) {
 	if n := count(); n != 0 {
 		t.Errorf("%d deployments without images", n)
 	}
+	spec.Policies = true
+	count()
+	spec.Policies = false
 	spec.Addons = controlplane.Addons{CoreDNS: "a/coredns:1", MetricsServer: "a/metrics:1"}
 	if n := count(); n != 2 {
 		t.Errorf("%d deployments, want 2", n)

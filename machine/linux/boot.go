@@ -19,12 +19,13 @@ import (
 )
 
 // order is what stage 1 is told. Descriptors travel beside it: the layers, the
-// topmost first, then the machine's data, then the agent.
+// topmost first, then the machine's data, then the agent, then Programs.
 type order struct {
 	Hostname    string             `json:"hostname"`
 	Layers      int                `json:"layers"`
 	Hierarchies []cgroup.Hierarchy `json:"hierarchies"`
 	Files       []machine.File     `json:"files"`
+	Programs    []string           `json:"programs,omitempty"` // their paths
 }
 
 // The replies of stage 1 and the host's last word.
@@ -60,6 +61,9 @@ func (p *Provider) boot(ctx context.Context, b *box, spec machine.Spec) error {
 		return err
 	}
 	message := order{Hostname: spec.Hostname, Layers: len(layers), Hierarchies: hierarchies, Files: spec.Files}
+	for _, program := range p.programs {
+		message.Programs = append(message.Programs, program.inside)
+	}
 	if err := sendOrder(b.stage1, message, trees); err != nil {
 		return err
 	}
@@ -119,11 +123,18 @@ func (p *Provider) openTrees(pid int, id string, layers []string) ([]int, error)
 		return trees, err
 	}
 	trees = append(trees, data)
-	fd, err := openTree(p.agent, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID})
-	if err != nil {
-		return trees, err
+	files := []string{p.agent}
+	for _, program := range p.programs {
+		files = append(files, program.copy)
 	}
-	return append(trees, fd), nil
+	for _, file := range files {
+		fd, err := openTree(file, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID})
+		if err != nil {
+			return trees, err
+		}
+		trees = append(trees, fd)
+	}
+	return trees, nil
 }
 
 func openTree(path string, attr unix.MountAttr) (int, error) {

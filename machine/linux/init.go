@@ -91,8 +91,8 @@ func receive(socket int) ([]int, error) {
 }
 
 func build(o order, fds []int) error {
-	if len(fds) != o.Layers+2 {
-		return fmt.Errorf("%d descriptors for %d layers", len(fds), o.Layers)
+	if len(fds) != o.Layers+2+len(o.Programs) {
+		return fmt.Errorf("%d descriptors for %d layers and %d programs", len(fds), o.Layers, len(o.Programs))
 	}
 	// The process is in its control group by now: that becomes the root it sees.
 	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {

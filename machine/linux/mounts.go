@@ -36,6 +36,11 @@ func mountAll(o order, fds []int) error {
 	if err := attach(fds[o.Layers+1], root+agentPath, false); err != nil {
 		return err
 	}
+	for i, path := range o.Programs {
+		if err := attach(fds[o.Layers+2+i], root+path, false); err != nil {
+			return err
+		}
+	}
 	for _, own := range ownDirs {
 		if err := bind(stage+"/data/"+own.name, root+own.path); err != nil {
 			return err

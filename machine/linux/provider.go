@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -32,7 +33,7 @@ const InitCommand = "machine-init"
 // Range is how many user and group ids a machine has.
 const Range = 65536
 
-// Config is what a Provider needs. All but Logger is required.
+// Config is what a Provider needs. All but Programs and Logger is required.
 type Config struct {
 	Instance string
 	StateDir string // the machines' disks; root only
@@ -40,17 +41,22 @@ type Config struct {
 	CacheDir string // images/<version>/{rootfs,containerd} and bundles/<name>@<version>/root
 	UIDBase  uint32 // the first id of the first machine; Range ids follow for each
 	Agent    string // the binary that is PID 1 in machines
+	// Programs are further ones that each machine has, like its agent: the path
+	// inside leads to the binary here. It may be empty.
+	Programs map[string]string
 	Logger   *slog.Logger
 }
 
 // Provider is a machine.Provider. Close it to stop watching; machines run on.
 type Provider struct {
-	cfg     Config
-	agent   string // the agent's content-addressed copy
-	changes *changes
-	trash   *trash
-	watches sync.WaitGroup
-	closing chan struct{}
+	cfg Config
+	// The agent's content-addressed copy, and those of the other programs.
+	agent    string
+	programs []program
+	changes  *changes
+	trash    *trash
+	watches  sync.WaitGroup
+	closing  chan struct{}
 
 	mu    sync.Mutex // guards boxes and each box's fields but op
 	boxes map[string]*box
@@ -88,8 +94,7 @@ func New(cfg Config) (*Provider, error) {
 	if err := raiseLimits("/proc/sys"); err != nil {
 		cfg.Logger.Warn("few machines may fit on this computer", "error", err)
 	}
-	var err error
-	if p.agent, err = keepAgent(cfg.Agent, p.agentsDir()); err != nil {
+	if err := p.keepPrograms(); err != nil {
 		return nil, fmt.Errorf("machine provider: keep agent: %w", err)
 	}
 	p.changes = newChanges()
@@ -98,6 +103,26 @@ func New(cfg Config) (*Provider, error) {
 		return nil, errors.Join(fmt.Errorf("machine provider: %w", err), p.Close())
 	}
 	return p, nil
+}
+
+// program is one that machines have, beside their agent.
+type program struct{ inside, copy string }
+
+func (p *Provider) keepPrograms() error {
+	inside := slices.Sorted(maps.Keys(p.cfg.Programs))
+	files := []string{p.cfg.Agent}
+	for _, path := range inside {
+		files = append(files, p.cfg.Programs[path])
+	}
+	copies, err := keepPrograms(p.agentsDir(), files...)
+	if err != nil {
+		return err
+	}
+	p.agent = copies[0]
+	for i, path := range inside {
+		p.programs = append(p.programs, program{path, copies[i+1]})
+	}
+	return nil
 }
 
 // Close stops watching machines and waits for what it had in hand.

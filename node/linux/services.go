@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 	"gopkg.in/natefinch/lumberjack.v2"
 
+	"bastide.dev/netpolicy"
 	"bastide.dev/node"
 )
 
@@ -40,8 +41,20 @@ type services struct {
 // newServices: heaps are held small by collecting more often; a node idles
 // most of its life, and its memory is what a machine has less of.
 func newServices(config node.Config, kids *reaper, log *slog.Logger) *services {
+	s := &services{kids: kids, log: log}
+	if config.Role != node.RoleVM {
+		s.list = nodeServices(config)
+	}
+	if config.SSH() {
+		s.door = newDoor(config, s)
+	}
+	return s
+}
+
+// nodeServices are those of a Kubernetes node.
+func nodeServices(config node.Config) []service {
 	server := newProbe(config)
-	s := &services{kids: kids, log: log, list: []service{
+	list := []service{
 		{
 			name: "containerd", args: []string{"containerd", "--config=" + node.ContainerdPath},
 			env: []string{"GOGC=50", "GOMEMLIMIT=64MiB"}, grace: 500 * time.Millisecond,
@@ -59,11 +72,15 @@ func newServices(config node.Config, kids *reaper, log *slog.Logger) *services {
 			env: []string{"GOGC=50", "GOMEMLIMIT=48MiB"}, grace: 500 * time.Millisecond,
 			ready: server.await,
 		},
-	}}
-	if config.SSH() {
-		s.door = newDoor(config, s)
 	}
-	return s
+	if config.Enforces() {
+		list = append(list, service{
+			name: "netpolicy", args: append([]string{netpolicy.ProgramPath}, node.PolicyArgs()...),
+			env: []string{"GOGC=50", "GOMEMLIMIT=24MiB"}, grace: 500 * time.Millisecond,
+			ready: server.await,
+		})
+	}
+	return list
 }
 
 // run keeps all services running until ctx ends, and returns when they have.

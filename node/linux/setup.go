@@ -39,6 +39,9 @@ func setUp(ctx context.Context, config node.Config, kids *reaper) error {
 			return err
 		}
 	}
+	if config.Role == node.RoleVM {
+		return setUpVM(ctx, config)
+	}
 	for _, dir := range []string{"/run/lock", "/run/containerd", "/etc/kubernetes/manifests", "/etc/kubernetes/volumeplugins", "/etc/cni/net.d"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
@@ -62,6 +65,17 @@ func setUp(ctx context.Context, config node.Config, kids *reaper) error {
 		return err
 	}
 	return fitNetwork(config)
+}
+
+// setUpVM makes a plain machine ready: a way in is all that it has.
+func setUpVM(ctx context.Context, config node.Config) error {
+	if err := os.MkdirAll("/run/lock", 0o755); err != nil {
+		return err
+	}
+	if err := leaveRootGroup(); err != nil {
+		return fmt.Errorf("control group: %w", err)
+	}
+	return awaitAddress(ctx, config.Address)
 }
 
 // fitNetwork gives pods the MTU of the node's own interface, which stands only
