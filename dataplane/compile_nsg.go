@@ -111,17 +111,16 @@ func family(prefixes []netip.Prefix, bits int) ([]rs.Range, bool) {
 	return rs.Addresses(of), len(of) > 0
 }
 
-// portRanges merges ports; all of them are no condition.
+// portRanges merges ports. All of them are no condition, as in Azure's "*": also
+// protocols without ports are meant.
 func portRanges(list []Ports) []rs.Range {
 	ranges := make([]rs.Range, len(list))
 	for i, p := range list {
-		ranges[i] = ports(p)
+		if ranges[i] = ports(p); ranges[i] == rs.AllPorts {
+			return nil
+		}
 	}
-	merged := rs.Merge(ranges)
-	if len(merged) == 1 && merged[0] == rs.AllPorts {
-		return nil
-	}
-	return merged
+	return rs.Merge(ranges)
 }
 
 // outbound leads each interface's new packets to the groups that decide about
