@@ -39,6 +39,12 @@ func standard(network ...string) []dataplane.NSGRule {
 	}
 }
 
+// to narrows a rule to destinations.
+func to(r dataplane.NSGRule, destinations ...string) dataplane.NSGRule {
+	r.Destinations = prefixes(destinations...)
+	return r
+}
+
 func allow(name string, priority int, port uint16, sources ...string) dataplane.NSGRule {
 	return dataplane.NSGRule{Name: name, Priority: priority, Inbound: true, Allow: true, Protocol: 6,
 		Sources: prefixes(sources...), DestinationPorts: portsOf(port, port)}
@@ -79,7 +85,7 @@ func cluster() dataplane.VNet {
 			{Name: "n1", Prefix: prefix("10.244.1.0/24"), Hop: dataplane.HopAppliance, Via: addr("10.1.0.5")}}}},
 		NSGs: []dataplane.NSG{
 			{ID: "mc/agentpool", Log: true, Rules: append(standard("10.1.0.0/16", "10.244.0.0/16"),
-				allow("k8s-80", 500, 80), allow("k8s-8080", 501, 8080, "192.88.99.0/25", "8.0.0.0/8"))},
+				to(allow("k8s-80", 500, 80), "192.88.99.12/32"), allow("k8s-8080", 501, 30081, "192.88.99.0/25", "8.0.0.0/8"))},
 			{ID: "rg/jump", Rules: append(standard("10.1.0.0/16"), allow("ssh", 100, 22, "192.88.99.60/32"))},
 		},
 		Probes: []dataplane.Probe{{ID: "p80", Protocol: "Tcp", Port: 30080, Interval: 5, Failures: 2}},
