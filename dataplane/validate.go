@@ -277,6 +277,7 @@ func (v *validator) public(target string, n *VNet) {
 	for i, p := range n.Public {
 		target := fmt.Sprintf("%s.public[%d]", target, i)
 		v.own(target+".address", owner, p.Address)
+		v.origin(target, p.Origin)
 		switch {
 		case p.Port == 0 && (p.TPort != 0 || p.Restricted):
 			v.bad(target, "A whole address has neither a target port nor allowed sources.")

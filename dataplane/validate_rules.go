@@ -54,6 +54,23 @@ func (v *validator) egress(target string, nic *NIC) {
 		if (e.First == 0) != (e.Last == 0) || e.First > e.Last {
 			v.bad(fmt.Sprintf("%s.egress[%d]", target, i), "%d to %d isn't a range of ports.", e.First, e.Last)
 		}
+		v.origin(fmt.Sprintf("%s.egress[%d]", target, i), e.Origin)
+		v.idle(fmt.Sprintf("%s.egress[%d]", target, i), e.Idle)
+	}
+}
+
+// origin checks a text that rules bear as a comment, with a few words of theirs.
+func (v *validator) origin(target, origin string) {
+	if len(origin) > 200 || strings.ContainsRune(origin, 0) {
+		v.bad(target+".origin", "An origin has at most 200 characters, and no zero byte.")
+	}
+}
+
+// idle checks the life of a silent connection.
+func (v *validator) idle(target string, seconds uint32) {
+	const day = 24 * 60 * 60
+	if seconds > day {
+		v.bad(target+".idle", "A silent connection can't be kept for %d seconds: a day is the most.", seconds)
 	}
 }
 
@@ -213,9 +230,8 @@ func (b *Balancer) meets(other *Balancer) bool {
 }
 
 func (v *validator) balancer(target string, nics map[string]bool, b *Balancer) {
-	if b.Origin == "" || len(b.Origin) > 200 {
-		v.bad(target+".origin", "A balancer needs an origin of at most 200 characters.")
-	}
+	v.origin(target, b.Origin)
+	v.idle(target, b.Idle)
 	if _, known := affinities[b.Affinity]; !known {
 		v.bad(target+".affinity", "%q isn't an affinity.", b.Affinity)
 	}
@@ -261,6 +277,7 @@ func (v *validator) peers(target string, n *VNet) {
 	for i, p := range n.Peers {
 		target := fmt.Sprintf("%s.peers[%d]", target, i)
 		v.unique(seen, target+".vnet", "peer", p.VNet)
+		v.origin(target, p.Origin)
 		if p.VNet == n.ID {
 			v.bad(target+".vnet", "A network can't be its own peer.")
 		}

@@ -124,6 +124,8 @@ func TestValidate(t *testing.T) {
 		"whole, restricted":  {func(c *dataplane.Config) { c.VNets[0].Public[1].Restricted = true }, "neither a target port nor"},
 		"whole of nobody":    {func(c *dataplane.Config) { c.VNets[0].Public[1].Target = addr("10.224.7.7") }, "No interface"},
 		"allowed for what":   {func(c *dataplane.Config) { c.VNets[0].Public[0].Restricted = false }, "need Restricted"},
+		"idle for ever":     {func(c *dataplane.Config) { c.VNets[0].Balancers[0].Idle = 1 << 30 }, "a day is the most"},
+		"long origin":       {func(c *dataplane.Config) { c.VNets[0].Peers[0].Origin = strings.Repeat("x", 201) }, "at most 200 characters"},
 		"own peer":           {func(c *dataplane.Config) { c.VNets[0].Peers[0].VNet = "a" }, "its own peer"},
 		"peer's prefix":      {func(c *dataplane.Config) { c.VNets[0].Peers[0].Prefixes[0] = prefix("10.224.0.0/16") }, "overlaps with the network itself"},
 		"port twice":         {func(c *dataplane.Config) { c.VNets[0].Public = append(c.VNets[0].Public, c.VNets[0].Public[0]) }, "forwarded twice"},
