@@ -181,13 +181,15 @@ func (h *Handler) serveRegistration(w http.ResponseWriter, c *call) error {
 
 func (h *Handler) showProvider(c *call, p Provider) map[string]any {
 	var names []string
+	zones := []any{} // every region is one zone; clients ask again and again for a region that isn't listed
 	for _, l := range resource.Locations() {
 		names = append(names, l.Display)
+		zones = append(zones, map[string]any{"location": l.Display, "zones": []string{}})
 	}
 	types := []any{}
 	for _, t := range p.Types {
 		r := h.table.rows[strings.ToLower(p.Namespace+"/"+t.Name)]
-		shown := map[string]any{"resourceType": t.Name, "apiVersions": t.Versions, "defaultApiVersion": t.Versions[0], "locations": names, "capabilities": "None"}
+		shown := map[string]any{"resourceType": t.Name, "apiVersions": t.Versions, "defaultApiVersion": t.Versions[0], "locations": names, "zoneMappings": zones, "capabilities": "None"}
 		if r.tracked() {
 			shown["capabilities"] = "SupportsTags, SupportsLocation"
 		}
