@@ -142,7 +142,7 @@ func TestGroupsDecideAsTheReference(t *testing.T) {
 	r := random{rand.New(rand.NewPCG(1, 2))}
 	cases, allowed, depth := 0, 0, 0
 	for n := range 90 {
-		c := pair(r, []int{3, 12, 40, 40, 150, 400}[n%6])
+		c := pair(r, []int{3, 12, 40, 150, 400, 1000}[n%6])
 		if err := c.Validate(); err != nil {
 			t.Fatal(err)
 		}

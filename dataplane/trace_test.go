@@ -210,6 +210,19 @@ func TestTraceOfWholeBalancers(t *testing.T) {
 	}
 }
 
+// A floating back end answers from the front end; it doesn't begin with it.
+func TestTraceOfFloatingSources(t *testing.T) {
+	c := world()
+	v := network(t, c, "c")
+	v.Balancers = append(v.Balancers, dataplane.Balancer{Origin: "f", Address: addr("10.1.3.200"), Floating: true, Backends: []string{"c-bare"}})
+	if got, want := outcome(trace(t, c, healthy(), nic("c-jump"), tcp("10.1.3.200", 1))), "c-bare 10.1.3.200:1 from 10.1.2.4:50000"; got != want {
+		t.Errorf("to it: got %q, want %q", got, want)
+	}
+	if got, want := outcome(trace(t, c, healthy(), source("c-bare", "10.1.3.200"), tcp("10.1.0.4", 1))), "refused: platform/spoofedSource"; got != want {
+		t.Errorf("from it: got %q, want %q", got, want)
+	}
+}
+
 func TestTraceOfNobody(t *testing.T) {
 	for _, from := range []dataplane.Endpoint{nic("x"), terminal("x"), {Router: "x"}} {
 		if _, err := dataplane.Trace(instance, world(), nil, from, tcp("8.8.8.8", 1)); err == nil {
