@@ -68,6 +68,7 @@ func (f *Firewall) compareChains() (bool, error) {
 func (f *Firewall) compareSet(s *set) (bool, error) {
 	left := make(map[element]struct{}, len(s.elements))
 	for _, e := range s.elements {
+		e.whole = "" // which the kernel doesn't know
 		left[e] = struct{}{}
 	}
 	same := true

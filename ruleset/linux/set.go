@@ -5,6 +5,7 @@ package linux
 import (
 	"cmp"
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -42,10 +43,12 @@ type signature struct {
 }
 
 // element is one entry. A single field's interval is two: its first key, and
-// the one after its last, which stops it.
+// the one after its last, which stops it. The kernel refuses one without the
+// other inside of an older interval, so the two share a whole, and go together.
 type element struct {
 	key, end string // end is a concatenation's
 	stop     bool
+	whole    string
 	value    string
 	verdict  int32
 	chain    string
@@ -157,11 +160,14 @@ func (s *set) add(r ranged) {
 	if s.sig.interval && s.sig.concat {
 		e.end = r.to
 	}
+	if !s.sig.interval || s.sig.concat {
+		s.elements = append(s.elements, e)
+		return
+	}
+	e.whole = fmt.Sprintf("%s-%s:%s,%d,%s", r.from, r.to, e.value, e.verdict, e.chain)
 	s.elements = append(s.elements, e)
-	if s.sig.interval && !s.sig.concat {
-		if after, ok := successor(r.to); ok {
-			s.elements = append(s.elements, element{key: after, stop: true})
-		}
+	if after, ok := successor(r.to); ok {
+		s.elements = append(s.elements, element{key: after, stop: true, whole: e.whole})
 	}
 }
 
