@@ -15,11 +15,14 @@ import (
 	"bastide.dev/instance"
 )
 
-// agentSuffix makes of this program's path that of the agent for machines: the
-// two are built together and stay beside each other.
-const agentSuffix = "-node"
+// The suffixes make of this program's path those of the agent for machines and
+// of the nodes' policy agent: they are built together and stay beside each other.
+const (
+	agentSuffix  = "-node"
+	policySuffix = "-netpolicy"
+)
 
-// ownBinary copies the running binary, and the agent beside it, to a place named
+// ownBinary copies the running binary, and the agents beside it, to a place named
 // by their content: a build that replaces the originals disturbs nothing that
 // runs, and a daemon of another build knows that it is another.
 func ownBinary(in *instance.Instance) (path, digest string, err error) {
@@ -31,8 +34,10 @@ func ownBinary(in *instance.Instance) (path, digest string, err error) {
 	if err := addFile(sum, "/proc/self/exe"); err != nil { // what runs, even when its file was replaced
 		return "", "", fmt.Errorf("own binary: %w", err)
 	}
-	if err := addFile(sum, self+agentSuffix); err != nil {
-		return "", "", fmt.Errorf("the agent for machines, which `make build` puts beside bastide: %w", err)
+	for _, suffix := range []string{agentSuffix, policySuffix} {
+		if err := addFile(sum, self+suffix); err != nil {
+			return "", "", fmt.Errorf("the agents for machines, which `make build` puts beside bastide: %w", err)
+		}
 	}
 	digest = hex.EncodeToString(sum.Sum(nil))[:16]
 	dir := in.Dir("agent")
@@ -40,8 +45,10 @@ func ownBinary(in *instance.Instance) (path, digest string, err error) {
 		return "", "", fmt.Errorf("own binary: %w", err)
 	}
 	path = filepath.Join(dir, "bastide-"+digest)
-	// The agent first: where this program's copy is, all is there.
-	for _, file := range []struct{ from, to string }{{self + agentSuffix, path + agentSuffix}, {"/proc/self/exe", path}} {
+	// The agents first: where this program's copy is, all is there.
+	for _, file := range []struct{ from, to string }{
+		{self + agentSuffix, path + agentSuffix}, {self + policySuffix, path + policySuffix}, {"/proc/self/exe", path},
+	} {
 		if _, err := os.Stat(path); err == nil {
 			break
 		}

@@ -16,6 +16,7 @@ import (
 	"bastide.dev/host"
 	"bastide.dev/instance"
 	machine "bastide.dev/machine/linux"
+	"bastide.dev/netpolicy"
 	"bastide.dev/reconcile"
 )
 
@@ -64,6 +65,7 @@ func newMechanism(in *instance.Instance, log *slog.Logger) (*mechanism, error) {
 	boxes, err := machine.New(machine.Config{
 		Instance: in.Name, StateDir: in.Dir("host", "machines"), RunDir: in.RunDir(), CacheDir: in.CacheDir,
 		UIDBase: in.MachineUIDs(), Agent: self + agentSuffix, Logger: log,
+		Programs: map[string]string{netpolicy.ProgramPath: self + policySuffix},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("machines: %w", err)
