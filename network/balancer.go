@@ -21,8 +21,16 @@ func (p *Provider) balancerTypes() []arm.Type {
 	types := []arm.Type{{Name: "loadBalancers", Versions: edgeVersions(), Queue: true,
 		Model: func() any { return &armnetwork.LoadBalancer{} }, ReadOnly: arm.ReadOnlyPaths(balancerProperties()),
 		Put: p.putBalancer, Delete: p.deleteBalancer, View: p.viewBalancer}}
+	models := map[string]func() any{
+		listFrontends: func() any { return &armnetwork.FrontendIPConfiguration{} },
+		listPools:     func() any { return &armnetwork.BackendAddressPool{} },
+		listRules:     func() any { return &armnetwork.LoadBalancingRule{} },
+		listProbes:    func() any { return &armnetwork.Probe{} },
+		listOutbound:  func() any { return &armnetwork.OutboundRule{} },
+		listNAT:       func() any { return &armnetwork.InboundNatRule{} },
+	}
 	for _, list := range balancerLists() {
-		types = append(types, arm.Type{Name: "loadBalancers/" + list, Versions: edgeVersions(), Embedded: "properties." + list, Queue: true})
+		types = append(types, arm.Type{Name: "loadBalancers/" + list, Versions: edgeVersions(), Embedded: "properties." + list, Queue: true, Model: models[list]})
 	}
 	return types
 }

@@ -236,7 +236,7 @@ func TestBalancerParts(t *testing.T) {
 	w := newEdge(t)
 	w.must("PUT", edgePIP+"p1", pip(""))
 	w.must("PUT", edgeLB, lbBody())
-	pool := w.must("PUT", edgeLB+"/backendAddressPools/ips", `{"properties":{"virtualNetwork":{"id":"`+edgeNetwork+`virtualNetworks/vnet1"},
+	pool := w.must("PUT", edgeLB+"/backendAddressPools/ips", `{"Properties":{"VirtualNetwork":{"id":"`+edgeNetwork+`virtualNetworks/vnet1"},
 		"loadBalancerBackendAddresses":[{"name":"one","properties":{"ipAddress":"10.0.0.9"}}]}}`)
 	if pool.get("id") != edgeLB+"/backendAddressPools/ips" || pool.get("properties", "loadBalancerBackendAddresses", "properties", "ipAddress") != "10.0.0.9" {
 		t.Errorf("pool %s", pool.text)

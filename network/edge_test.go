@@ -235,3 +235,13 @@ func (w *edgeWorld) apiServer(name string, private bool) {
 		w.t.Fatal(err)
 	}
 }
+
+// forgetServers removes every API server, as deleted clusters do.
+func (w *edgeWorld) forgetServers() {
+	w.t.Helper()
+	for _, key := range w.keys(serverPrefix) {
+		if err := w.store.Delete(w.t.Context(), key, store.Any); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}

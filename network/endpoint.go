@@ -60,7 +60,11 @@ func (p *Provider) putPrivateEndpoint(ctx context.Context, r *arm.Request) (*arm
 	if err != nil || len(f) > 0 {
 		return nil, firstOf(err, f.err())
 	}
-	props.CustomDNSConfigs = []*armnetwork.CustomDNSConfigPropertiesFormat{{Fqdn: ptr(server.FQDN), IPAddresses: []*string{ptr(address.String())}}}
+	config := &armnetwork.CustomDNSConfigPropertiesFormat{IPAddresses: []*string{ptr(address.String())}}
+	if server.FQDN != "" {
+		config.Fqdn = &server.FQDN
+	}
+	props.CustomDNSConfigs = []*armnetwork.CustomDNSConfigPropertiesFormat{config}
 	return planned(r, model, changes...)
 }
 

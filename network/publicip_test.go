@@ -11,6 +11,8 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/network/armnetwork/v7"
+
+	"bastide.dev/arm"
 )
 
 const edgePIP = edgeNetwork + "publicIPAddresses/"
@@ -27,7 +29,11 @@ func TestPublicAddress(t *testing.T) {
 		a.get("properties", "idleTimeoutInMinutes") != 4.0 || a.get("sku", "tier") != "Regional" {
 		t.Errorf("made %s", a.text)
 	}
+	operations := len(w.keys(arm.OperationPrefix))
 	w.must("PUT", edgePIP+"pip2", pip(""))
+	if now := len(w.keys(arm.OperationPrefix)); now != operations {
+		t.Error("an address that no one has yet made an operation")
+	}
 	w.refuses("PUT", edgePIP+"pip3", pip(`,"dnsSettings":{"domainNameLabel":"web1"}`), "DnsRecordInUse")
 	for label, want := range map[string]any{"web1": false, "web2": true} {
 		got := w.must("GET", "/subscriptions/"+edgeSub+"/providers/Microsoft.Network/locations/eastus/CheckDnsNameAvailability"+edgeVersion+"&domainNameLabel="+label, "")
@@ -40,6 +46,12 @@ func TestPublicAddress(t *testing.T) {
 		t.Errorf("changed %s", a.text)
 	}
 	w.must("PUT", edgePIP+"pip2", pip(`,"dnsSettings":{"domainNameLabel":"web1"}`))
+	usages, _ := w.must("GET", "/subscriptions/"+edgeSub+"/providers/Microsoft.Network/locations/eastus/usages", "").body["value"].([]any)
+	for _, row := range usages {
+		if row := (edgeAnswer{body: row.(map[string]any)}); row.get("name", "value") == "PublicIPAddresses" && (row.get("currentValue") != 2.0 || row.get("limit") != 64.0) {
+			t.Errorf("usage %v", row.body)
+		}
+	}
 	w.must("DELETE", edgePIP+"pip1", "")
 	w.must("DELETE", edgePIP+"pip2", "")
 	if left := w.keys("addresses/"); len(left) > 0 {
@@ -166,5 +178,31 @@ func TestPublicAddressSDK(t *testing.T) {
 	}
 	if _, err := gone.PollUntilDone(ctx, &runtime.PollUntilDoneOptions{Frequency: time.Millisecond}); err != nil {
 		t.Error(err)
+	}
+}
+
+// What takes an address and what deletes it at the same moment don't both succeed.
+func TestPublicAddressHeld(t *testing.T) {
+	t.Parallel()
+	w := newEdge(t)
+	for round := range 20 {
+		address, balancer := fmt.Sprintf("%sp%d", edgePIP, round), fmt.Sprintf("%sloadBalancers/lb%d", edgeNetwork, round)
+		w.must("PUT", address, pip(""))
+		body := `{"location":"eastus","properties":{"frontendIPConfigurations":[{"name":"f","properties":{"publicIPAddress":{"id":"` + address + `"}}}]}}`
+		var group sync.WaitGroup
+		codes := make([]int, 3)
+		group.Go(func() { codes[0] = w.do("PUT", balancer, body).code })
+		group.Go(func() { codes[1] = w.do("PUT", balancer+"b", body).code })
+		group.Go(func() { codes[2] = w.do("DELETE", address, "").code })
+		group.Wait()
+		taken := 0
+		for _, code := range codes {
+			if code < 300 {
+				taken++
+			}
+		}
+		if taken != 1 {
+			t.Fatalf("round %d: %v", round, codes)
+		}
 	}
 }

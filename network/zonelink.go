@@ -83,7 +83,7 @@ func (p *Provider) linkable(ctx context.Context, f *findings, r *arm.Request, vn
 
 // patchZoneLink changes what a request names, and leaves the rest.
 func (p *Provider) patchZoneLink(ctx context.Context, r *arm.Request) (*arm.Plan, error) {
-	if err := mergeOld(r); err != nil {
+	if err := mergeOld(r, &armprivatedns.VirtualNetworkLink{}); err != nil {
 		return nil, err
 	}
 	return p.putZoneLink(ctx, r)
@@ -109,7 +109,11 @@ func viewZoneLink(_ context.Context, d *arm.Document, _ resource.APIVersion) (an
 }
 
 // mergeOld lays a PATCH's body over what there is.
-func mergeOld(r *arm.Request) error {
+func mergeOld(r *arm.Request, model any) error {
+	if unknown := arm.UnknownFields(r.Body, model); len(unknown) > 0 {
+		return fault.Join(unknown...)
+	}
+	arm.Spell(r.Body, model)
 	var old map[string]any
 	if err := decodeNumbers(r.Old.Body, &old); err != nil {
 		return err

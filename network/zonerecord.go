@@ -22,7 +22,7 @@ func (p *Provider) recordSetTypes() []arm.Type {
 	for name, put := range map[string]arm.Hook{"A": p.putRecordSet, "CNAME": p.putRecordSet,
 		"AAAA": refuseRecordSet, "MX": refuseRecordSet, "PTR": refuseRecordSet, "SRV": refuseRecordSet, "TXT": refuseRecordSet} {
 		patch := func(ctx context.Context, r *arm.Request) (*arm.Plan, error) {
-			if err := mergeOld(r); err != nil {
+			if err := mergeOld(r, &armprivatedns.RecordSet{}); err != nil {
 				return nil, err
 			}
 			return put(ctx, r)
