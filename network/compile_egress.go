@@ -40,6 +40,9 @@ func (c *compiler) egress() {
 				n.out.Egress = []dataplane.Egress{{Origin: origin(public.doc.ID), Address: address}}
 			default:
 				n.out.Egress = balanced[n]
+				if len(n.out.Egress) == 0 && value(n.subnet.Properties.DefaultOutboundAccess) {
+					n.out.Egress = defaultOutbound(v.item.doc)
+				}
 			}
 			v.out.NICs = append(v.out.NICs, n.out)
 		}

@@ -184,7 +184,9 @@ func TestInterfaceBySDK(t *testing.T) {
 		}).Interface
 	}
 	one, two := put("n1", model), put("n2", model)
-	address := func(n armnetwork.Interface) string { return value(n.Properties.IPConfigurations[0].Properties.PrivateIPAddress) }
+	address := func(n armnetwork.Interface) string {
+		return value(n.Properties.IPConfigurations[0].Properties.PrivateIPAddress)
+	}
 	if address(one) != "10.0.0.4" || address(two) != "10.0.0.5" || value(one.Properties.IPConfigurations[0].ID) != edgeNetwork+"networkInterfaces/n1/ipConfigurations/ipconfig1" {
 		t.Errorf("addresses %s and %s", address(one), address(two))
 	}

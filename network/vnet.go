@@ -64,7 +64,15 @@ func (p *Provider) putVNet(ctx context.Context, r *arm.Request) (*arm.Plan, erro
 	if err != nil {
 		return nil, err
 	}
-	return planned(r, c.next, changes...)
+	state, more, err := p.outbound(ctx, r, c.next)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := planned(r, c.next, append(changes, more...)...)
+	if err == nil {
+		plan.Document.State = state
+	}
+	return plan, err
 }
 
 // normalVNet is what is kept of a virtual network, with the defaults in it.
@@ -135,7 +143,7 @@ func (p *Provider) deleteVNet(ctx context.Context, r *arm.Request) (*arm.Plan, e
 		return nil, fault.New(fault.Invalid, "InUseSubnetCannotBeDeleted",
 			"Virtual network %s is in use by %s and cannot be deleted. In order to delete it, delete all the resources within its subnets.", r.ID.Name(), nameList(users))
 	}
-	return &arm.Plan{Async: true}, nil
+	return &arm.Plan{Async: true, Changes: FreePublic(outboundAddresses(r.Old)...)}, nil
 }
 
 // viewVNet shows a network with who uses its subnets and how its peerings stand.
