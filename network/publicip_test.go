@@ -13,6 +13,9 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/network/armnetwork/v7"
 
 	"bastide.dev/arm"
+	"bastide.dev/fault"
+	"bastide.dev/resource"
+	"bastide.dev/store"
 )
 
 const edgePIP = edgeNetwork + "publicIPAddresses/"
@@ -203,6 +206,46 @@ func TestPublicAddressHeld(t *testing.T) {
 		}
 		if taken != 1 {
 			t.Fatalf("round %d: %v", round, codes)
+		}
+	}
+}
+
+// Who asked before another's transaction went through has to ask again.
+func TestPublicAddressesOfTwo(t *testing.T) {
+	t.Parallel()
+	w := newEdge(t)
+	ctx := t.Context()
+	block := netip.MustParsePrefix("192.88.99.16/29")
+	for what, ask := range map[string]func() ([]store.Change, error){
+		"addresses": func() ([]store.Change, error) {
+			_, changes, err := w.p.PublicAddresses(ctx, resource.MustParseID(edgePIP+"x"), 2)
+			return changes, err
+		},
+		"a block": func() ([]store.Change, error) {
+			_, changes, err := w.p.publicBlock(ctx, resource.MustParseID(edgePIP+"x"), 30)
+			return changes, err
+		},
+		"a member": func() ([]store.Change, error) {
+			_, changes, err := w.p.memberAddress(ctx, resource.MustParseID(edgePIP+"x"), block)
+			return changes, err
+		},
+		"a label": func() ([]store.Change, error) {
+			return w.p.labelChanges(ctx, resource.MustParseID(edgePIP+"x"), "", "web")
+		},
+	} {
+		one, err := ask()
+		if err != nil {
+			t.Fatal(err)
+		}
+		two, err := ask()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.store.Txn(ctx, one...); err != nil {
+			t.Errorf("%s: the first: %v", what, err)
+		}
+		if _, err := w.store.Txn(ctx, two...); !fault.Is(err, fault.Precondition) {
+			t.Errorf("%s: the second: %v", what, err)
 		}
 	}
 }
