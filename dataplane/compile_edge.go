@@ -28,6 +28,9 @@ func CompileEdge(instance string, c *Config) EdgeRouter {
 			routes = append(routes, RouterRoute{Prefix: single(a), Link: transit, Via: RouterAddress, Origin: "vnet/" + v.ID})
 		}
 	}
+	if len(c.Edge.Terminals) > 0 {
+		e.Addresses = append(e.Addresses, WireServer) // their name server
+	}
 	for _, t := range c.Edge.Terminals {
 		l := TerminalLink(instance, t.ID)
 		e.Terminals = append(e.Terminals, EdgeTerminal{ID: t.ID, Namespace: t.Namespace, Link: l, Address: t.Address})
@@ -41,7 +44,7 @@ func CompileEdge(instance string, c *Config) EdgeRouter {
 // connection's state, so that the edge tracks none.
 func edgeTable(instance string, c *Config) rs.Table {
 	t := newTable(TableName(instance))
-	t.hooked(rs.Chain{Name: "input", Hook: rs.Input, Priority: rs.Filter, Drop: true})
+	input := t.hooked(rs.Chain{Name: "input", Hook: rs.Input, Priority: rs.Filter, Drop: true})
 	var sources [][]rs.Range
 	for i := range c.VNets {
 		for _, a := range c.VNets[i].PublicAddresses() {
@@ -52,6 +55,9 @@ func edgeTable(instance string, c *Config) rs.Table {
 		sources = append(sources, []rs.Range{link(TerminalLink(instance, terminal.ID)), address(terminal.Address)})
 	}
 	t.set("sources", fields(rs.InLink, rs.Source), sources)
+	if len(c.Edge.Terminals) > 0 {
+		input.Rules = terminalNames(t, instance, c.Edge.Terminals)
+	}
 	outside := t.chain("from-machine")
 	outside.Rules = []rs.Rule{
 		rule("", accept, t.from(single(c.Edge.FrontDoor))),
@@ -67,6 +73,22 @@ func edgeTable(instance string, c *Config) rs.Table {
 		rule("platform/spoofedSource", drop),
 	}
 	return t.finish()
+}
+
+// terminalNames lets terminals ask the edge's name server. Its own questions to
+// the machine's resolvers are asked in the machine's namespace.
+func terminalNames(t *tableWriter, instance string, terminals []Terminal) []rs.Rule {
+	const dns = 53
+	var links []rs.Range
+	for _, terminal := range terminals {
+		links = append(links, link(TerminalLink(instance, terminal.ID)))
+	}
+	t.set("terminals", fields(rs.InLink), rs.Elements(links...))
+	from := []rs.Match{in("terminals", rs.InLink), in("sources", rs.InLink, rs.Source), t.to(single(WireServer)), is(rs.DestinationPort, dns)}
+	return []rs.Rule{
+		rule("platform/dns", accept, append([]rs.Match{is(rs.Protocol, rs.UDP)}, from...)...),
+		rule("platform/dns", accept, append([]rs.Match{is(rs.Protocol, rs.TCP)}, from...)...),
+	}
 }
 
 // rootTable is ours in the machine's own namespace.

@@ -72,12 +72,25 @@ func (n *networkKeeper) kick() int64 {
 	return n.wanted
 }
 
+// changing is a Network whose status changes between two Applies, too: it
+// tells the IDs of the VNets. The next Apply reports what changed.
+type changing interface {
+	Changed() <-chan string
+}
+
 func (n *networkKeeper) run(ctx context.Context) {
 	var retry backoff
+	var changed <-chan string
+	if c, ok := n.network.(changing); ok {
+		changed = c.Changed()
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-changed:
+			n.kick()
+			continue
 		case <-n.woken:
 		}
 		if err := n.apply(ctx); err != nil && ctx.Err() == nil {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -15,22 +14,13 @@ import (
 	"bastide.dev/dataplane"
 )
 
-// The edge's and the routers' addresses towards each other. They are the same
-// in every instance and every network, for each stands alone in its namespace;
-// the machine's own namespace has neither.
-func edgeAddress() netip.Addr   { return netip.AddrFrom4([4]byte{169, 254, 1, 1}) }
-func routerAddress() netip.Addr { return netip.AddrFrom4([4]byte{169, 254, 1, 2}) }
-
 func anywhere() netip.Prefix { return netip.PrefixFrom(netip.IPv4Unspecified(), 0) }
 
 // rootEnd is the machine's end of the pair to the edge.
-func (p *Plane) rootEnd() string { return dataplane.LinkName("bst", p.Instance, edgeName) }
-
-// transit is the edge's end of the pair to a VNet's router.
-func (p *Plane) transit(vnet string) string { return dataplane.LinkName("v", p.Instance, "vnet/"+vnet) }
+func (p *Plane) rootEnd() string { return dataplane.RootEnd(p.Instance) }
 
 // prepare brings the machine and the edge to where VNets can be attached.
-func (p *Plane) prepare(c *dataplane.Config) error {
+func (p *Plane) prepare(c *dataplane.Config, e *dataplane.EdgeRouter) error {
 	p.names.set(c.Edge.Names)
 	var err error
 	if p.mtu, err = UplinkMTU(); err != nil {
@@ -52,20 +42,19 @@ func (p *Plane) prepare(c *dataplane.Config) error {
 			return fmt.Errorf("edge: %w", err)
 		}
 	}
-	if err := loopbackUp(p.edge.nl, []netip.Prefix{single(edgeAddress())}); err != nil {
+	if err := loopbackUp(p.edge.nl, singles(e.Addresses)); err != nil {
 		return fmt.Errorf("edge: %w", err)
 	}
-	if err := p.edge.fw.put(edgeTable{}); err != nil {
+	if err := p.edge.fw.Put(e.Table); err != nil {
 		return fmt.Errorf("edge: %w", err)
 	}
-	return p.joinMachine(&c.Edge)
+	return p.joinMachine(&c.Edge, e)
 }
 
 // joinMachine connects the edge with the machine's own namespace, which gets
 // the front door's address and a route to the pools.
-func (p *Plane) joinMachine(e *dataplane.Edge) error {
-	table := rootTable{Link: p.rootEnd(), Pools: slices.Clone(e.Pools), FrontDoor: e.FrontDoor}
-	if err := p.rootFW.put(table); err != nil {
+func (p *Plane) joinMachine(c *dataplane.Edge, e *dataplane.EdgeRouter) error {
+	if err := p.rootFW.Put(e.Root); err != nil {
 		return fmt.Errorf("machine: %w", err)
 	}
 	p.warnStrangers()
@@ -76,21 +65,17 @@ func (p *Plane) joinMachine(e *dataplane.Edge) error {
 	if err != nil {
 		return fmt.Errorf("machine: %w", err)
 	}
-	if err := p.meetMachine(e.FrontDoor, link.Attrs().HardwareAddr); err != nil {
+	if err := p.meetMachine(c.FrontDoor, link.Attrs().HardwareAddr); err != nil {
 		return fmt.Errorf("edge: %w", err)
 	}
 	if err := ready(p.root.nl, link, p.mtu); err != nil {
 		return fmt.Errorf("machine: %w", err)
 	}
-	if err := syncAddresses(p.root.nl, link, []netip.Prefix{single(e.FrontDoor)}); err != nil {
+	if err := syncAddresses(p.root.nl, link, []netip.Prefix{single(c.FrontDoor)}); err != nil {
 		return fmt.Errorf("machine: %w", err)
 	}
-	index := link.Attrs().Index
-	routes := make([]route, len(e.Pools))
-	for i, pool := range e.Pools {
-		routes[i] = route{dst: pool, via: edgeAddress(), link: index, src: e.FrontDoor}
-	}
-	if err := syncRoutes(p.root.nl, routes, index); err != nil {
+	routes := kernelRoutes(e.RootRoutes, map[string]netlink.Link{p.rootEnd(): link})
+	if err := syncRoutes(p.root.nl, routes, link.Attrs().Index); err != nil {
 		return fmt.Errorf("machine: %w", err)
 	}
 	return nil
@@ -107,7 +92,7 @@ func (p *Plane) rootMAC() net.HardwareAddr {
 // link-local address isn't routed to this link in the machine's namespace, so
 // that a machine with strict reverse-path filtering drops the question.
 func (p *Plane) meetMachine(frontDoor netip.Addr, mac net.HardwareAddr) error {
-	link, err := mustLink(p.edge.nl, rootLink)
+	link, err := mustLink(p.edge.nl, dataplane.RootLink)
 	if err != nil {
 		return err
 	}
@@ -121,7 +106,7 @@ func (p *Plane) meetMachine(frontDoor netip.Addr, mac net.HardwareAddr) error {
 
 // connectRoot makes the pair between the edge and the machine, unless it stands.
 func (p *Plane) connectRoot() error {
-	inside, err := findLink(p.edge.nl, rootLink)
+	inside, err := findLink(p.edge.nl, dataplane.RootLink)
 	if err != nil {
 		return err
 	}
@@ -137,11 +122,11 @@ func (p *Plane) connectRoot() error {
 		if ours && outside != nil {
 			return ready(p.edge.nl, inside, p.mtu)
 		}
-		if err := removeLink(p.edge.nl, rootLink); err != nil {
+		if err := removeLink(p.edge.nl, dataplane.RootLink); err != nil {
 			return err
 		}
 	}
-	if err := addPairAs(p.edge.nl, rootLink, p.mtu, p.rootEnd(), p.root, p.rootMAC()); err != nil {
+	if err := addPairAs(p.edge.nl, dataplane.RootLink, p.mtu, p.rootEnd(), p.root, p.rootMAC()); err != nil {
 		return err
 	}
 	return apply([]setting{{"ipv4/conf/" + p.rootEnd() + "/rp_filter", "1"}})
@@ -153,7 +138,7 @@ func (p *Plane) warnStrangers() {
 		return
 	}
 	p.warned = true
-	found, err := p.rootFW.strangers()
+	found, err := strangers()
 	if err != nil {
 		p.log.Warn("other firewalls of this machine can't be listed", "error", err)
 	}
@@ -163,53 +148,18 @@ func (p *Plane) warnStrangers() {
 	}
 }
 
-// finishEdge routes the public addresses to the networks that stand and own
-// them, and everything else of the pools nowhere.
-func (p *Plane) finishEdge(c *dataplane.Config) error {
+// finishEdge routes the public addresses to the networks and terminals that
+// stand and own them, and everything else of the pools nowhere.
+func (p *Plane) finishEdge(e *dataplane.EdgeRouter) error {
+	if err := p.applyTerminals(e.Terminals); err != nil {
+		return fmt.Errorf("edge: %w", err)
+	}
 	byName, err := links(p.edge.nl)
 	if err != nil {
 		return fmt.Errorf("edge: %w", err)
 	}
-	root, ok := byName[rootLink]
-	if !ok {
-		return fmt.Errorf("edge: link %s is gone", rootLink)
-	}
-	out := root.Attrs().Index
-	routes := []route{
-		{dst: single(c.Edge.FrontDoor), link: out},
-		{dst: anywhere(), via: c.Edge.FrontDoor, link: out},
-	}
-	for _, pool := range c.Edge.Pools {
-		routes = append(routes, route{dst: pool, blackhole: true})
-	}
-	for i := range c.VNets {
-		v := &c.VNets[i]
-		link, ok := byName[p.transit(v.ID)]
-		if !ok {
-			continue // its own error is told already
-		}
-		for _, a := range v.PublicAddresses() {
-			routes = append(routes, route{dst: single(a), via: routerAddress(), link: link.Attrs().Index})
-		}
-	}
-	if err := syncRoutes(p.edge.nl, dedupe(routes), 0); err != nil {
+	if err := syncRoutes(p.edge.nl, kernelRoutes(e.Routes, byName), 0); err != nil {
 		return fmt.Errorf("edge: %w", err)
 	}
 	return nil
-}
-
-// dedupe keeps the last route to each destination: a pool of one address is
-// the address's own route.
-func dedupe(routes []route) []route {
-	at := map[netip.Prefix]int{}
-	var kept []route
-	for _, r := range routes {
-		if i, seen := at[r.dst]; seen {
-			kept[i] = r
-			continue
-		}
-		at[r.dst] = len(kept)
-		kept = append(kept, r)
-	}
-	return kept
 }

@@ -5,6 +5,7 @@ package linux
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -107,11 +108,26 @@ func (w *world) halt(id string) {
 
 func (w *world) netns(id string) string { return w.machines[id] }
 
+// apply gives the plane a copy: tests go on changing theirs.
 func (w *world) apply(c dataplane.Config) map[string]dataplane.VNetStatus {
 	w.t.Helper()
-	status, err := w.plane.Apply(context.Background(), c, w.netns)
+	text, err := json.Marshal(c)
+	must(w.t, err)
+	var copied dataplane.Config
+	must(w.t, json.Unmarshal(text, &copied))
+	status, err := w.plane.Apply(context.Background(), copied, w.netns)
 	must(w.t, err)
 	return status
+}
+
+// until tries until something is so.
+func (w *world) until(what string, so func() bool) {
+	w.t.Helper()
+	for end := time.Now().Add(2 * patience); !so(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			w.t.Fatalf("never came: %s", what)
+		}
+	}
 }
 
 // api is the namespace of a network's API server, node that of a machine.
@@ -262,8 +278,7 @@ func network(id string, egress, public string, nodes int) dataplane.VNet {
 	v := dataplane.VNet{
 		ID: id, Prefixes: []netip.Prefix{prefix("10.224.0.0/12")},
 		Subnets: []dataplane.Subnet{{Name: "nodes", Prefix: prefix("10.224.0.0/16")}, {Name: "api", Prefix: prefix("10.226.0.0/28")}},
-		NICs:    []dataplane.NIC{{ID: id + "-api", Namespace: id, Address: addr("10.226.0.4"), Subnet: "api"}},
-		Egress:  addr(egress),
+		NICs:    []dataplane.NIC{{ID: id + "-api", Namespace: id, Address: addr("10.226.0.4"), Subnet: "api", Platform: true}},
 		Public:  []dataplane.Public{{Address: addr(public), Port: 443, Target: addr("10.226.0.4"), TPort: 6443}},
 		Names:   []dataplane.Name{{Name: "inside." + id + ".test", Addresses: []netip.Addr{addr("10.226.0.4")}}},
 	}
@@ -272,7 +287,17 @@ func network(id string, egress, public string, nodes int) dataplane.VNet {
 			Address: netip.AddrFrom4([4]byte{10, 224, byte((i + 4) / 256), byte((i + 4) % 256)}),
 			Pods:    []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(i), 0}), 24)}})
 	}
+	setEgress(&v, egress)
 	return v
+}
+
+// setEgress makes an address that by which all interfaces leave; "" is none.
+func setEgress(v *dataplane.VNet, address string) {
+	for i := range v.NICs {
+		if v.NICs[i].Egress = nil; address != "" {
+			v.NICs[i].Egress = []dataplane.Egress{{Origin: "test", Address: addr(address)}}
+		}
+	}
 }
 
 func configOf(vnets ...dataplane.VNet) dataplane.Config {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -34,6 +35,46 @@ func addPairAs(h *netlink.Handle, name string, mtu int, peer string, peerSpace *
 		return fmt.Errorf("link %s: %w", name, err)
 	}
 	return nil
+}
+
+// join makes the pair between two namespaces, unless it stands, and returns
+// the near end. It tells whether it made it anew.
+func join(near *space, name string, far *space, farName string, mtu int) (netlink.Link, bool, error) {
+	link, err := findLink(near.nl, name)
+	if err != nil {
+		return nil, false, err
+	}
+	if link != nil {
+		stands, err := leadsTo(near.nl, link, far.ns)
+		if err != nil {
+			return nil, false, err
+		}
+		if stands {
+			return link, false, errors.Join(ready(near.nl, link, mtu), farReady(far, farName, mtu))
+		}
+		if err := removeLink(near.nl, name); err != nil {
+			return nil, false, err
+		}
+	}
+	if err := addPair(near.nl, name, mtu, farName, far); err != nil {
+		return nil, false, err
+	}
+	if err := farReady(far, farName, mtu); err != nil {
+		return nil, false, err
+	}
+	if err := carrying(near.nl, name); err != nil {
+		return nil, false, err
+	}
+	link, err = mustLink(near.nl, name)
+	return link, true, err
+}
+
+func farReady(far *space, name string, mtu int) error {
+	link, err := mustLink(far.nl, name)
+	if err != nil {
+		return err
+	}
+	return ready(far.nl, link, mtu)
 }
 
 // removeLink deletes a link, if it is there, and with it the other end.
@@ -94,6 +135,28 @@ func ready(h *netlink.Handle, link netlink.Link, mtu int) error {
 	if attrs.Flags&net.FlagUp == 0 {
 		if err := h.LinkSetUp(link); err != nil {
 			return fmt.Errorf("link %s up: %w", attrs.Name, err)
+		}
+	}
+	return nil
+}
+
+// carrying waits until links that were just made carry packets. The end that is
+// brought up first starts a moment after the second one, and until then drops
+// what it should send: a neighbour's answer, which is asked for again only
+// after a second.
+func carrying(h *netlink.Handle, names ...string) error {
+	const patience, step = 100 * time.Millisecond, 200 * time.Microsecond
+	begun := time.Now()
+	for _, name := range names {
+		for {
+			link, err := mustLink(h, name)
+			if err != nil {
+				return err
+			}
+			if link.Attrs().OperState == netlink.OperUp || time.Since(begun) > patience {
+				break
+			}
+			time.Sleep(step)
 		}
 	}
 	return nil

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -16,54 +18,65 @@ import (
 	"bastide.dev/dataplane"
 )
 
-// nicPrefix begins the name of a router's end of a NIC.
-const nicPrefix = "n"
+// Of a NIC's namespace.
+const (
+	firstLink = "eth0" // the NIC that has the default route
+	// A further NIC has a routing table of its own, numbered after its link, and
+	// a rule that leads to it what is sent from its address.
+	farTables   = 10000
+	farPriority = 1000
+)
 
 // nic is a NIC on its way into the kernel.
 type nic struct {
 	dataplane.NIC
 	link    string // the router's end
-	mark    string // the alias of that link, once all of it is set up
+	far     string // the other end
+	mark    string // the alias of the router's end, once all of it is set up
 	subnet  dataplane.Subnet
 	space   *space // where the other end lives, open while Apply works on it
 	current bool   // stands already, as marked
 }
 
 // applyNICs makes a network's interfaces what they should be and returns the
-// link of each that stands. A machine without a namespace waits, and so does
+// IDs of those that stand. A machine without a namespace waits, and so does
 // one whose namespace goes away meanwhile.
-func (p *Plane) applyNICs(v *dataplane.VNet, r *router, netns func(string) string) (map[string]int, error) {
-	have, err := links(r.nl)
+func (p *Plane) applyNICs(v *dataplane.VNet, n *vnet, netns func(string) string) ([]string, error) {
+	have, err := links(n.nl)
 	if err != nil {
 		return nil, err
 	}
-	standing := map[string]int{}
+	stands := map[string]bool{}
 	wanted := map[string]bool{}
 	var failed []error
 	var fresh []*nic
 	for _, spec := range v.NICs {
-		n := p.newNIC(v, spec)
-		wanted[n.link] = true
-		link, err := p.checkNIC(n, r, have[n.link], netns)
-		if err == nil && n.space != nil && !n.current {
-			fresh = append(fresh, n)
+		c := p.newNIC(v, spec)
+		wanted[c.link] = true
+		err := p.checkNIC(c, n, have[c.link], netns)
+		if err == nil && c.space != nil && !c.current {
+			fresh = append(fresh, c)
 			continue
 		}
-		if err == nil && n.space != nil && n.Namespace != "" {
-			err = p.configureEnd(n) // a namespace of ours is healed inside, too
+		if err == nil && c.space != nil && c.Namespace != "" {
+			err = p.configureEnd(c) // a namespace of ours is healed inside, too
 		}
-		if err == nil && n.current {
-			standing[n.ID] = link
-		}
-		failed = append(failed, wrapNIC(n, errors.Join(err, n.close())))
+		stands[c.ID] = err == nil && c.current
+		failed = append(failed, wrapNIC(c, errors.Join(err, c.close())))
 	}
 	for name, link := range have {
 		if strings.HasPrefix(name, nicPrefix) && link.Type() == "veth" && !wanted[name] {
-			failed = append(failed, removeLink(r.nl, name))
+			failed = append(failed, removeLink(n.nl, name))
 		}
 	}
-	failed = append(failed, p.attach(r, fresh, have, standing))
-	return standing, errors.Join(failed...)
+	failed = append(failed, p.attach(n, fresh, have, stands))
+	ids := []string{}
+	for _, spec := range v.NICs {
+		if stands[spec.ID] {
+			ids = append(ids, spec.ID)
+		}
+	}
+	return ids, errors.Join(failed...)
 }
 
 func wrapNIC(n *nic, err error) error {
@@ -75,9 +88,10 @@ func wrapNIC(n *nic, err error) error {
 
 func (p *Plane) newNIC(v *dataplane.VNet, spec dataplane.NIC) *nic {
 	subnet, _ := v.Subnet(spec.Subnet) // Validate saw to it
-	text := fmt.Sprintln(spec.Address, subnet.Prefix, p.mtu)
-	return &nic{NIC: spec, subnet: subnet, link: dataplane.LinkName(nicPrefix, p.Instance, "nic/"+spec.ID),
-		mark: fmt.Sprintf("%s %x", spec.ID, sha256.Sum256([]byte(text)))[:len(spec.ID)+13]}
+	n := &nic{NIC: spec, subnet: subnet, link: dataplane.NICLink(p.Instance, spec.ID), far: orElse(spec.Link, firstLink)}
+	text := fmt.Sprintln(spec.Address, subnet.Prefix, p.mtu, n.far)
+	n.mark = fmt.Sprintf("%s %x", spec.ID, sha256.Sum256([]byte(text)))[:len(spec.ID)+13]
+	return n
 }
 
 func (n *nic) close() error {
@@ -88,58 +102,64 @@ func (n *nic) close() error {
 }
 
 // checkNIC opens the namespace the NIC lives in, as far as there is one, and
-// tells whether the NIC stands there already.
-func (p *Plane) checkNIC(n *nic, r *router, link netlink.Link, netns func(string) string) (int, error) {
-	path := p.NetnsPath(n.Namespace)
-	open := openSpace
-	if n.Machine != "" {
-		if path = netns(n.Machine); path == "" {
-			return 0, nil
+// finds out whether the NIC stands there already.
+func (p *Plane) checkNIC(c *nic, n *vnet, link netlink.Link, netns func(string) string) error {
+	marked := link != nil && link.Attrs().Alias == c.mark
+	path := p.NetnsPath(c.Namespace)
+	open := p.nicSpace
+	if c.Machine != "" {
+		if path = netns(c.Machine); path == "" {
+			return n.saw(c.ID, path, nil)
 		}
-		marked := link != nil && link.Attrs().Alias == n.mark
 		if marked {
-			return p.checkMachine(n, r, link, path)
+			return p.checkMachine(c, n, link, path)
 		}
-	} else {
-		open = p.nicSpace
+		open = openSpace
 	}
 	s, err := open(path)
-	if n.Machine != "" && errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+	if c.Machine != "" && errors.Is(err, fs.ErrNotExist) {
+		return n.saw(c.ID, path, nil)
 	}
 	if err != nil {
-		return 0, err
+		return err
 	}
-	n.space = s
-	if link == nil || link.Attrs().Alias != n.mark {
-		return 0, nil
+	c.space = s
+	if err := n.saw(c.ID, path, s.ns); err != nil {
+		return err
 	}
-	n.current, err = leadsTo(r.nl, link, s.ns)
-	return link.Attrs().Index, err
+	if c.Machine == "" {
+		if err := n.listen(c.ID, s.ns); err != nil {
+			return err
+		}
+	}
+	if marked {
+		c.current, err = leadsTo(n.nl, link, s.ns)
+	}
+	return err
 }
 
 // checkMachine is the short way for a machine's NIC that is marked as done: it
 // needs no more than the namespace's number, unless the machine booted anew.
-func (p *Plane) checkMachine(n *nic, r *router, link netlink.Link, path string) (int, error) {
+func (p *Plane) checkMachine(c *nic, n *vnet, link netlink.Link, path string) error {
 	ns, err := openNetns(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+		return n.saw(c.ID, path, nil)
 	}
 	if err != nil {
-		return 0, err
+		return err
 	}
-	n.current, err = leadsTo(r.nl, link, ns)
-	if err = errors.Join(err, ns.Close()); err != nil || n.current {
-		return link.Attrs().Index, err
+	c.current, err = leadsTo(n.nl, link, ns)
+	if err = errors.Join(err, n.saw(c.ID, path, ns), ns.Close()); err != nil || c.current {
+		return err
 	}
-	n.space, err = openSpace(path)
+	c.space, err = openSpace(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+		return n.saw(c.ID, path, nil)
 	}
-	return 0, err
+	return err
 }
 
-// nicSpace opens, or makes, the namespace for a NIC.
+// nicSpace opens, or makes, the namespace for a NIC or a terminal.
 func (p *Plane) nicSpace(path string) (*space, error) {
 	if err := p.makeDir(filepath.Dir(path)); err != nil {
 		return nil, err
@@ -159,67 +179,73 @@ func (p *Plane) nicSpace(path string) (*space, error) {
 
 // attach sets fresh NICs up and closes them. The mark comes last: a crash
 // before it makes the next Apply set the NIC up again.
-func (p *Plane) attach(r *router, fresh []*nic, have map[string]netlink.Link, standing map[string]int) error {
+func (p *Plane) attach(n *vnet, fresh []*nic, have map[string]netlink.Link, stands map[string]bool) error {
 	if len(fresh) == 0 {
 		return nil
 	}
 	var failed []error
 	var settings []setting
 	var made []*nic
-	for _, n := range fresh {
-		if err := p.pair(n, r, have[n.link]); err != nil {
-			failed = append(failed, wrapNIC(n, errors.Join(err, n.close())))
+	for _, c := range fresh {
+		if err := p.pair(c, n, have[c.link]); err != nil {
+			failed = append(failed, wrapNIC(c, errors.Join(err, c.close())))
 			continue
 		}
-		made = append(made, n)
-		// The kernel delays proxied answers by up to 0.8 s, to be polite to others.
-		settings = append(settings, setting{"ipv4/neigh/" + n.link + "/proxy_delay", "0"})
+		made = append(made, c)
+		settings = append(settings, nicLinkSettings(c.link)...)
 	}
-	failed = append(failed, within(r.ns, func() error { return apply(settings) }))
-	for _, n := range made {
-		link, err := p.finishNIC(n, r)
-		if err == nil {
-			standing[n.ID] = link
-		}
-		failed = append(failed, wrapNIC(n, errors.Join(err, n.close())))
+	failed = append(failed, within(n.ns, func() error { return apply(settings) }))
+	var up []string
+	for _, c := range made {
+		err := p.finishNIC(c, n)
+		up = append(up, c.link)
+		stands[c.ID] = err == nil
+		failed = append(failed, wrapNIC(c, errors.Join(err, c.close())))
 	}
-	return errors.Join(failed...)
+	if err := errors.Join(failed...); err != nil {
+		return err
+	}
+	return carrying(n.nl, up...)
 }
 
 // pair makes the NIC's two ends, unless they are where they should be.
-func (p *Plane) pair(n *nic, r *router, old netlink.Link) error {
+func (p *Plane) pair(c *nic, n *vnet, old netlink.Link) error {
 	if old != nil {
-		right, err := leadsTo(r.nl, old, n.space.ns)
+		right, err := leadsTo(n.nl, old, c.space.ns)
 		if err != nil {
 			return err
 		}
-		if right {
-			return ready(r.nl, old, p.mtu)
+		far, err := findLink(c.space.nl, c.far)
+		if err != nil {
+			return err
 		}
-		if err := removeLink(r.nl, n.link); err != nil {
+		if right && far != nil && far.Attrs().ParentIndex == old.Attrs().Index {
+			return ready(n.nl, old, p.mtu)
+		}
+		if err := removeLink(n.nl, c.link); err != nil {
 			return err
 		}
 	}
-	return addPair(r.nl, n.link, p.mtu, nicLink, n.space)
+	return addPair(n.nl, c.link, p.mtu, c.far, c.space)
 }
 
-func (p *Plane) finishNIC(n *nic, r *router) (int, error) {
-	if err := p.configureEnd(n); err != nil {
-		return 0, err
+func (p *Plane) finishNIC(c *nic, n *vnet) error {
+	if err := p.configureEnd(c); err != nil {
+		return err
 	}
-	link, err := mustLink(r.nl, n.link)
+	link, err := mustLink(n.nl, c.link)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	if err := r.nl.LinkSetAlias(link, n.mark); err != nil {
-		return 0, fmt.Errorf("mark: %w", err)
+	if err := n.nl.LinkSetAlias(link, c.mark); err != nil {
+		return fmt.Errorf("mark: %w", err)
 	}
-	return link.Attrs().Index, nil
+	return nil
 }
 
-// configureEnd sets up the NIC's own end: address, default route.
-func (p *Plane) configureEnd(n *nic) error {
-	h := n.space.nl
+// configureEnd sets up the NIC's own end: address and routes.
+func (p *Plane) configureEnd(c *nic) error {
+	h := c.space.nl
 	lo, err := mustLink(h, loopback)
 	if err != nil {
 		return err
@@ -227,17 +253,54 @@ func (p *Plane) configureEnd(n *nic) error {
 	if err := ready(h, lo, 0); err != nil {
 		return err
 	}
-	link, err := mustLink(h, nicLink)
+	link, err := mustLink(h, c.far)
 	if err != nil {
 		return err
 	}
-	address := netip.PrefixFrom(n.Address, n.subnet.Prefix.Bits())
+	address, table, index := netip.PrefixFrom(c.Address, c.subnet.Prefix.Bits()), 0, link.Attrs().Index
+	if c.far != firstLink {
+		// Its subnet isn't routed here by default: the first link's may be the same.
+		address, table = single(c.Address), farTables+index
+	}
 	if err := syncAddresses(h, link, []netip.Prefix{address}); err != nil {
 		return err
 	}
 	if err := ready(h, link, p.mtu); err != nil {
 		return err
 	}
-	index := link.Attrs().Index
-	return syncRoutes(h, []route{{dst: anywhere(), via: n.subnet.Gateway(), link: index}}, index)
+	err = syncRoutes(h, []route{{table: table, dst: anywhere(), via: c.subnet.Gateway(), link: index}}, index)
+	if err != nil {
+		return err
+	}
+	return syncFarRules(c, table)
+}
+
+// syncFarRules makes a NIC's packets leave by the NIC: those from the address
+// of one that isn't the first ask its own table. Rules of links that are gone
+// go, too.
+func syncFarRules(c *nic, table int) error {
+	have, err := ourRules(c.space.nl)
+	if err != nil {
+		return err
+	}
+	if table == 0 && len(have) == 0 {
+		return nil
+	}
+	byName, err := links(c.space.nl)
+	if err != nil {
+		return err
+	}
+	want := []selector{}
+	for s := range have {
+		others := slices.ContainsFunc(slices.Collect(maps.Values(byName)), func(l netlink.Link) bool {
+			return l.Attrs().Index == s.table-farTables && l.Attrs().Name != c.far
+		})
+		if others {
+			want = append(want, s)
+		}
+	}
+	if table != 0 {
+		want = append(want, selector{priority: farPriority, from: single(c.Address), table: table})
+	}
+	return syncSelectors(c.space.nl, want)
 }

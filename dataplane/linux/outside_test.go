@@ -6,14 +6,18 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 )
-
-var addrNone netip.Addr
 
 func dataplanePrefixes(texts ...string) []netip.Prefix {
 	var all []netip.Prefix
@@ -35,10 +39,11 @@ func newOutside(t *testing.T) string {
 	root, err := openSpace(rootNS)
 	must(t, err)
 	const name = "dptest-outside"
-	must(t, addPair(root.nl, name, 0, nicLink, out))
+	must(t, addPair(root.nl, name, 0, firstLink, out))
 	t.Cleanup(func() { must(t, errors.Join(removeLink(root.nl, name), root.close(), out.close())) })
 	setUp(t, root.nl, name, "198.51.100.1/30")
-	link := setUp(t, out.nl, nicLink, "198.51.100.2/30")
+	link := setUp(t, out.nl, firstLink, "198.51.100.2/30")
+	must(t, carrying(root.nl, name))
 	must(t, out.nl.RouteAdd(&netlink.Route{Gw: net.IPv4(198, 51, 100, 1), LinkIndex: link}))
 	return path
 }
@@ -55,12 +60,18 @@ func setUp(t *testing.T, h *netlink.Handle, name, address string) int {
 // addAddresses gives eth0 of a namespace further addresses.
 func addAddresses(t *testing.T, path string, texts ...string) {
 	t.Helper()
+	addTo(t, path, firstLink, texts...)
+}
+
+// addTo gives a link of a namespace further addresses.
+func addTo(t *testing.T, path, name string, texts ...string) {
+	t.Helper()
 	s, err := openSpace(path)
 	must(t, err)
-	link, err := mustLink(s.nl, nicLink)
+	link, err := mustLink(s.nl, name)
 	must(t, err)
 	for _, text := range texts {
-		must(t, s.nl.AddrAdd(link, &netlink.Addr{IPNet: toNet(prefix(text))}))
+		must(t, s.nl.AddrReplace(link, &netlink.Addr{IPNet: toNet(prefix(text))}))
 	}
 	must(t, s.close())
 }
@@ -83,4 +94,43 @@ func arrived(t *testing.T, sender, source, receiver, at string) bool {
 	must(t, packets.SetReadDeadline(time.Now().Add(nothing)))
 	_, from, err := packets.ReadFrom(make([]byte, 10))
 	return err == nil && host(from) == source
+}
+
+// snmp reads one of a namespace's own counters.
+func snmp(t *testing.T, path, group, name string) uint64 {
+	t.Helper()
+	var text []byte
+	visit(t, path, func() (err error) { text, err = os.ReadFile("/proc/thread-self/net/snmp"); return err })
+	var names []string
+	for line := range strings.Lines(string(text)) {
+		words := strings.Fields(line)
+		if words[0] != group {
+			continue
+		}
+		if names == nil {
+			names = words
+			continue
+		}
+		value, err := strconv.ParseUint(words[slices.Index(names, name)], 10, 64)
+		must(t, err)
+		return value
+	}
+	t.Fatalf("no counter %s %s", group, name)
+	return 0
+}
+
+// masqueradeAt makes a namespace translate what it forwards, as an appliance may.
+func masqueradeAt(t *testing.T, path string) {
+	t.Helper()
+	visit(t, path, func() error {
+		conn, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		table := conn.AddTable(&nftables.Table{Name: "appliance", Family: nftables.TableFamilyIPv4})
+		chain := conn.AddChain(&nftables.Chain{Name: "post", Table: table, Type: nftables.ChainTypeNAT,
+			Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource})
+		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Masq{}}})
+		return conn.Flush()
+	})
 }

@@ -26,6 +26,7 @@ import (
 
 	"bastide.dev/dataplane"
 	"bastide.dev/fault"
+	kernel "bastide.dev/ruleset/linux"
 )
 
 // Config is what a Plane needs.
@@ -40,6 +41,8 @@ type Config struct {
 	HostsFile string
 	// ResolvConf names the machine's own resolvers; /etc/resolv.conf when empty.
 	ResolvConf string
+	// LogDir gets the flow logs; RunDir when empty.
+	LogDir string
 }
 
 // Plane is one instance's network on this machine. Its methods are safe for
@@ -49,19 +52,24 @@ type Plane struct {
 	log      *slog.Logger
 	hosts    hostsFile
 	upstream *upstreams
+	renew    *renewal
+	changes  chan string
+	stop     context.CancelFunc
+	ended    sync.WaitGroup
 
 	mu     sync.Mutex // guards the rest
+	config *dataplane.Config
 	mtu    int
-	root   *space    // the machine's own namespace
-	rootFW *firewall // our table there
-	edge   *router   // nil before the first Apply
-	vnets  map[string]*router
+	root   *space           // the machine's own namespace
+	rootFW *kernel.Firewall // our table there
+	edge   *router          // nil before the first Apply
+	vnets  map[string]*vnet
 	names  edgeNames
 	warned bool // of other firewalls
 }
 
 // New opens an instance's network. Close gives up the process's part of it
-// (name servers, handles) and leaves the kernel's as it is.
+// (name servers, probes, handles) and leaves the kernel's as it is.
 func New(c Config) (*Plane, error) {
 	if c.Instance == "" || !filepath.IsAbs(c.RunDir) {
 		return nil, fmt.Errorf("data plane: an instance and an absolute run directory are needed, not %q and %q", c.Instance, c.RunDir)
@@ -69,6 +77,7 @@ func New(c Config) (*Plane, error) {
 	c.SharedDir = orElse(c.SharedDir, "/run/bastide")
 	c.HostsFile = orElse(c.HostsFile, "/etc/hosts")
 	c.ResolvConf = orElse(c.ResolvConf, "/etc/resolv.conf")
+	c.LogDir = orElse(c.LogDir, c.RunDir)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -76,13 +85,16 @@ func New(c Config) (*Plane, error) {
 	if err != nil {
 		return nil, fmt.Errorf("data plane: %w", err)
 	}
-	fw, err := newFirewall(nil, c.Instance)
+	fw, err := kernel.New(root.ns, dataplane.TableName(c.Instance))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("data plane: %w", err), root.close())
 	}
-	return &Plane{Config: c, log: c.Logger, root: root, rootFW: fw, vnets: map[string]*router{},
+	ctx, stop := context.WithCancel(context.Background())
+	p := &Plane{Config: c, log: c.Logger, root: root, rootFW: fw, vnets: map[string]*vnet{},
 		hosts:    hostsFile{path: c.HostsFile, instance: c.Instance, shared: c.SharedDir},
-		upstream: &upstreams{path: c.ResolvConf}}, nil
+		upstream: &upstreams{path: c.ResolvConf}, renew: newRenewal(), changes: make(chan string), stop: stop}
+	p.ended.Go(func() { p.refresh(ctx) })
+	return p, nil
 }
 
 func orElse(value, other string) string {
@@ -99,10 +111,14 @@ func (p *Plane) NetnsPath(name string) string { return filepath.Join(p.RunDir, "
 func (p *Plane) routerPath(name string) string { return filepath.Join(p.RunDir, "routers", name) }
 func (p *Plane) vnetPath(id string) string     { return p.routerPath(vnetPrefix + id) }
 
-// Names below RunDir/routers.
+// Names below RunDir/routers, and of links by kind, as package dataplane gives them.
 const (
-	edgeName   = "edge"
-	vnetPrefix = "vnet-"
+	edgeName       = "edge"
+	vnetPrefix     = "vnet-"
+	nicPrefix      = "n"
+	peerPrefix     = "p"
+	terminalPrefix = "t"
+	loopback       = "lo"
 )
 
 // Apply makes the machine's network what the configuration says, and only
@@ -111,6 +127,9 @@ const (
 // tells where a machine's network namespace is; a NIC whose machine has none
 // ("") waits for a later Apply. A VNet that fails doesn't keep the others
 // from being applied; the status holds those that stand.
+//
+// The Plane keeps the configuration, and compares later ones with it: nobody
+// may change it any more.
 func (p *Plane) Apply(ctx context.Context, c dataplane.Config, netns func(machineID string) string) (map[string]dataplane.VNetStatus, error) {
 	if len(c.Edge.Pools) == 0 && len(c.VNets) == 0 {
 		return nil, p.Down(ctx) // nothing is wanted
@@ -120,24 +139,32 @@ func (p *Plane) Apply(ctx context.Context, c dataplane.Config, netns func(machin
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := p.prepare(&c); err != nil {
+	edge := dataplane.CompileEdge(p.Instance, &c)
+	if err := p.prepare(&c, &edge); err != nil {
 		return nil, err
 	}
-	status := make(map[string]dataplane.VNetStatus, len(c.VNets))
+	p.config = &c
 	failed := []error{p.removeVNets(c.VNets)}
+	passes := make([]*pass, 0, len(c.VNets))
 	for i := range c.VNets {
 		if err := ctx.Err(); err != nil {
-			return status, err
+			return nil, err
 		}
-		v := &c.VNets[i]
-		nics, err := p.applyVNet(v, netns)
-		if err != nil {
-			failed = append(failed, fmt.Errorf("vnet %s: %w", v.ID, err))
+		passes = append(passes, p.begin(&c, &c.VNets[i], netns))
+	}
+	failed = append(failed, p.applyPeers(passes))
+	status := make(map[string]dataplane.VNetStatus, len(c.VNets))
+	for _, one := range passes {
+		if one.busy && one.safe {
+			one.err = errors.Join(one.err, p.finish(one))
+		}
+		if one.err != nil {
+			failed = append(failed, fmt.Errorf("vnet %s: %w", one.v.ID, one.err))
 			continue
 		}
-		status[v.ID] = dataplane.VNetStatus{ID: v.ID, NICs: nics}
+		status[one.v.ID] = one.n.status(one.v.ID)
 	}
-	failed = append(failed, p.finishEdge(&c), p.removeNICSpaces(c.VNets), p.hosts.write(c.Edge.Names))
+	failed = append(failed, p.finishEdge(&edge), p.removeSpaces(&c), p.hosts.write(c.Edge.Names))
 	return status, errors.Join(failed...)
 }
 
@@ -175,11 +202,13 @@ func supported(c *dataplane.Config) error {
 	return fault.Join(problems...)
 }
 
-// Close ends the name servers and gives up all handles. The network stays.
+// Close ends the name servers and probes, and gives up all handles. The network stays.
 func (p *Plane) Close() error {
+	p.stop()
+	p.ended.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	failed := []error{p.forget(), p.rootFW.close(), p.root.close()}
+	failed := []error{p.forget(), p.rootFW.Close(), p.root.close()}
 	return errors.Join(failed...)
 }
 
@@ -200,8 +229,8 @@ func (p *Plane) forget() error {
 // router is an open router namespace and what this process runs in it.
 type router struct {
 	*space
-	fw  *firewall
-	dns *nameServer // nil in the edge
+	fw  *kernel.Firewall
+	dns *nameServer // nil in an edge without terminals
 }
 
 // openRouter opens, or makes, the router kept at path and puts its settings right.
@@ -213,10 +242,10 @@ func (p *Plane) openRouter(path string, settings []setting) (*router, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := within(s.ns, func() error { return apply(settings) }); err != nil {
+	if err := within(s.ns, func() error { return errors.Join(apply(settings), trustTables()) }); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
-	fw, err := newFirewall(s.ns, p.Instance)
+	fw, err := kernel.New(s.ns, dataplane.TableName(p.Instance))
 	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
@@ -228,7 +257,7 @@ func (r *router) close() error {
 	if r.dns != nil {
 		failed = append(failed, r.dns.close())
 	}
-	return errors.Join(append(failed, r.fw.close(), r.space.close())...)
+	return errors.Join(append(failed, r.fw.Close(), r.space.close())...)
 }
 
 // Down removes everything the instance has on this machine's network, also
@@ -236,7 +265,8 @@ func (r *router) close() error {
 func (p *Plane) Down(_ context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	failed := []error{p.removeVNets(nil), p.removeNICSpaces(nil)}
+	p.config = nil
+	failed := []error{p.removeVNets(nil), p.removeSpaces(&dataplane.Config{})}
 	link, err := findLink(p.root.nl, p.rootEnd())
 	if err == nil && link != nil {
 		err = p.root.nl.LinkDel(link)
@@ -244,8 +274,9 @@ func (p *Plane) Down(_ context.Context) error {
 			err = nil
 		}
 	}
-	failed = append(failed, err, p.forget(), removeNetns(p.routerPath(edgeName)), p.rootFW.remove())
+	failed = append(failed, err, p.forget(), removeNetns(p.routerPath(edgeName)), p.rootFW.Remove())
 	failed = append(failed, releaseForwarding(p.SharedDir, p.Instance), p.hosts.write(nil))
+	failed = append(failed, os.RemoveAll(filepath.Join(p.RunDir, terminals)))
 	for _, dir := range []string{"routers", "netns"} {
 		if err := os.Remove(filepath.Join(p.RunDir, dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			failed = append(failed, err)

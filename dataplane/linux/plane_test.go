@@ -53,7 +53,7 @@ func TestPackets(t *testing.T) {
 	t.Run("public address, from the machine, another network, and its own", func(t *testing.T) {
 		answersTCP(t, rootNS, "192.88.99.243:443", "api of a sees "+frontDoor)
 		answersTCP(t, w.node("b-n0"), "192.88.99.243:443", "api of a sees 192.88.99.244")
-		answersTCP(t, w.node("a-n0"), "192.88.99.243:443", "api of a sees 10.224.0.4")
+		answersTCP(t, w.node("a-n0"), "192.88.99.243:443", "api of a sees 192.88.99.242") // as from any other network
 		answersTCP(t, w.api("a"), "192.88.99.243:443", "api of a sees 192.88.99.243")
 	})
 	t.Run("nothing else of a public address", func(t *testing.T) {
@@ -83,7 +83,7 @@ func TestFrontDoor(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		link, err := mustLink(h.nl, nicLink)
+		link, err := mustLink(h.nl, firstLink)
 		if err == nil && link.Attrs().MTU != uplink {
 			t.Errorf("mtu %d, the uplink's is %d", link.Attrs().MTU, uplink)
 		}
@@ -107,12 +107,12 @@ func TestNoEgress(t *testing.T) {
 	w := newWorld(t)
 	w.boot("a-n0")
 	v := network("a", "192.88.99.242", "192.88.99.243", 1)
-	v.Egress = addrNone
+	setEgress(&v, "")
 	outside := newOutside(t)
 	serve(t, outside, "198.51.100.2:80", "outside")
 	w.apply(configOf(v))
 	silent(t, w.node("a-n0"), "198.51.100.2:80")
-	v.Egress = addr("192.88.99.242")
+	setEgress(&v, "192.88.99.242")
 	w.apply(configOf(v))
 	answers(t, w.node("a-n0"), "198.51.100.2:80", "outside sees 198.51.100.1")
 }
@@ -201,7 +201,7 @@ func TestInterfaceMovesToAnotherNetwork(t *testing.T) {
 	w := two(t)
 	c := configOf(network("a", "192.88.99.242", "192.88.99.243", 2), network("b", "192.88.99.244", "192.88.99.245", 1))
 	moving := c.VNets[1].NICs[1]
-	moving.Address = addr("10.224.0.99")
+	moving.Address, moving.Egress = addr("10.224.0.99"), c.VNets[0].NICs[0].Egress
 	c.VNets[1].NICs, c.VNets[0].NICs = c.VNets[1].NICs[:1], append(c.VNets[0].NICs, moving)
 	c.VNets[0].NICs[1].Pods = nil
 	if status := w.apply(c); len(status["a"].NICs) != 4 || len(status["b"].NICs) != 1 {

@@ -15,8 +15,10 @@ import (
 // routeProtocol marks the routes that are ours; no routing daemon has this number.
 const routeProtocol = 177
 
-// route is one route of a namespace's main table.
+// route is one route of a namespace. Its fields are all that tells it from
+// another one: routes are compared as values.
 type route struct {
+	table     int // 0 is the main one
 	dst       netip.Prefix
 	via       netip.Addr // on the link, whatever the link's own addresses are
 	link      int
@@ -24,7 +26,23 @@ type route struct {
 	blackhole bool
 }
 
+// slot is what there can be one route for.
+type slot struct {
+	table int
+	dst   netip.Prefix
+}
+
+func (r route) slot() slot { return slot{r.table, r.dst} }
+
 func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+
+func singles(addresses []netip.Addr) []netip.Prefix {
+	prefixes := make([]netip.Prefix, len(addresses))
+	for i, a := range addresses {
+		prefixes[i] = single(a)
+	}
+	return prefixes
+}
 
 func toNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
@@ -44,7 +62,7 @@ func toPrefix(n *net.IPNet) netip.Prefix {
 }
 
 func (r route) kernel() *netlink.Route {
-	k := &netlink.Route{Dst: toNet(r.dst), Protocol: routeProtocol, Table: unix.RT_TABLE_MAIN, Family: unix.AF_INET, LinkIndex: r.link}
+	k := &netlink.Route{Dst: toNet(r.dst), Protocol: routeProtocol, Table: kernelTable(r.table), Family: unix.AF_INET, LinkIndex: r.link}
 	switch {
 	case r.blackhole:
 		k.Type, k.LinkIndex = unix.RTN_BLACKHOLE, 0
@@ -59,8 +77,23 @@ func (r route) kernel() *netlink.Route {
 	return k
 }
 
+// kernelTable is the kernel's number of a table; ours has 0 for the main one.
+func kernelTable(table int) int {
+	if table == 0 {
+		return unix.RT_TABLE_MAIN
+	}
+	return table
+}
+
+func ourTable(table int) int {
+	if table == unix.RT_TABLE_MAIN {
+		return 0
+	}
+	return table
+}
+
 func fromKernel(k *netlink.Route) route {
-	r := route{dst: toPrefix(k.Dst), link: k.LinkIndex, blackhole: k.Type == unix.RTN_BLACKHOLE}
+	r := route{table: ourTable(k.Table), dst: toPrefix(k.Dst), link: k.LinkIndex, blackhole: k.Type == unix.RTN_BLACKHOLE}
 	if k.Gw != nil {
 		r.via = toAddr(k.Gw)
 	}
@@ -73,10 +106,11 @@ func fromKernel(k *netlink.Route) route {
 	return r
 }
 
-// syncRoutes makes the routes of ours exactly those wanted; with a link, only
-// those of this link are looked at.
+// syncRoutes makes the routes of ours, in all tables, exactly those wanted;
+// with a link, only those of this link are looked at.
 func syncRoutes(h *netlink.Handle, want []route, link int) error {
-	filter, mask := &netlink.Route{Protocol: routeProtocol, Table: unix.RT_TABLE_MAIN, LinkIndex: link}, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE
+	filter := &netlink.Route{Protocol: routeProtocol, Table: unix.RT_TABLE_UNSPEC, LinkIndex: link}
+	mask := netlink.RT_FILTER_PROTOCOL | netlink.RT_FILTER_TABLE
 	if link != 0 {
 		mask |= netlink.RT_FILTER_OIF
 	}
@@ -88,9 +122,9 @@ func syncRoutes(h *netlink.Handle, want []route, link int) error {
 	for i := range listed {
 		have[fromKernel(&listed[i])] = true
 	}
-	wanted := make(map[netip.Prefix]bool, len(want))
+	wanted := make(map[slot]bool, len(want))
 	for _, r := range want {
-		wanted[r.dst] = true
+		wanted[r.slot()] = true
 		if have[r] {
 			delete(have, r)
 			continue
@@ -100,12 +134,102 @@ func syncRoutes(h *netlink.Handle, want []route, link int) error {
 		}
 	}
 	for r := range have {
-		if wanted[r.dst] {
+		if wanted[r.slot()] {
 			continue // replaced above
 		}
 		if err := h.RouteDel(r.kernel()); err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("remove route %s: %w", r.dst, err)
 		}
+	}
+	return nil
+}
+
+// dedupe keeps the last route of each slot: a pool of one address is the
+// address's own route.
+func dedupe(routes []route) []route {
+	at := map[slot]int{}
+	var kept []route
+	for _, r := range routes {
+		if i, seen := at[r.slot()]; seen {
+			kept[i] = r
+			continue
+		}
+		at[r.slot()] = len(kept)
+		kept = append(kept, r)
+	}
+	return kept
+}
+
+// selector is one of our routing rules: which packets ask which table.
+type selector struct {
+	priority   int
+	mark, mask uint32
+	from       netip.Prefix // in place of a mark
+	table      int
+}
+
+func (s selector) kernel() *netlink.Rule {
+	k := netlink.NewRule()
+	k.Family, k.Protocol, k.Priority, k.Table = unix.AF_INET, routeProtocol, s.priority, kernelTable(s.table)
+	if s.from.IsValid() {
+		k.Src = toNet(s.from)
+	} else {
+		k.Mark, k.Mask = s.mark, &s.mask
+	}
+	return k
+}
+
+func fromRule(k *netlink.Rule) selector {
+	s := selector{priority: k.Priority, table: ourTable(k.Table)}
+	if k.Src != nil {
+		s.from = toPrefix(k.Src)
+	} else if s.mark = k.Mark; k.Mask != nil {
+		s.mask = *k.Mask
+	}
+	return s
+}
+
+// ourRules lists the routing rules that are ours.
+func ourRules(h *netlink.Handle) (map[selector]bool, error) {
+	listed, err := h.RuleList(unix.AF_INET)
+	if err != nil {
+		return nil, fmt.Errorf("list routing rules: %w", err)
+	}
+	have := map[selector]bool{}
+	for i := range listed {
+		if listed[i].Protocol == routeProtocol {
+			have[fromRule(&listed[i])] = true
+		}
+	}
+	return have, nil
+}
+
+// syncSelectors makes our routing rules exactly those wanted.
+func syncSelectors(h *netlink.Handle, want []selector) error {
+	have, err := ourRules(h)
+	if err != nil {
+		return err
+	}
+	for _, s := range want {
+		if have[s] {
+			delete(have, s)
+			continue
+		}
+		if err := h.RuleAdd(s.kernel()); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("routing rule %d: %w", s.priority, err)
+		}
+	}
+	for s := range have {
+		if err := removeSelector(h, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func removeSelector(h *netlink.Handle, s selector) error {
+	if err := h.RuleDel(s.kernel()); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("remove routing rule %d: %w", s.priority, err)
 	}
 	return nil
 }

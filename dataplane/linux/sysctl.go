@@ -41,19 +41,42 @@ func routerSettings() []setting {
 	}
 }
 
-// edgeSettings: sources are checked by the edge's table, not by rp_filter,
-// which would refuse the neighbours' requests from their link-local address.
+// edgeSettings: sources are checked by the tables, in the edge as in routers.
+// rp_filter would refuse neighbours' requests from their link-local address, a
+// floating back end's answers, and what marks route.
 func edgeSettings() []setting {
 	return append(routerSettings(),
 		setting{"ipv4/conf/default/rp_filter", "0"}, setting{"ipv4/conf/default/proxy_arp", "0"})
 }
 
-// vnetSettings are inherited by each interface that is made later: a source
-// that isn't routed to the interface is dropped, and the router answers for
-// every address that it has a route to.
+// vnetSettings are a router's. A connection it doesn't know in its middle isn't
+// known by being seen (what was cut stays cut), and one that passes twice, by
+// an appliance, may look odd.
 func vnetSettings() []setting {
-	return append(routerSettings(),
-		setting{"ipv4/conf/default/rp_filter", "1"}, setting{"ipv4/conf/default/proxy_arp", "1"})
+	return append(edgeSettings(),
+		setting{"netfilter/nf_conntrack_tcp_loose", "0"}, setting{"netfilter/nf_conntrack_tcp_be_liberal", "1"},
+		setting{"netfilter/nf_conntrack_acct", "1"})
+}
+
+// nicLinkSettings make a router answer, at once, for every address that it has
+// a route to. The kernel delays proxied answers by up to 0.8 s, to be polite to
+// others.
+func nicLinkSettings(link string) []setting {
+	return []setting{{"ipv4/conf/" + link + "/proxy_arp", "1"}, {"ipv4/neigh/" + link + "/proxy_delay", "0"}}
+}
+
+// trustTables puts links right that an earlier version made with rp_filter.
+func trustTables() error {
+	entries, err := os.ReadDir(sysctlRoot + "ipv4/conf")
+	if err != nil {
+		return fmt.Errorf("sysctl: %w", err)
+	}
+	for _, e := range entries {
+		if err := apply([]setting{{"ipv4/conf/" + e.Name() + "/rp_filter", "0"}}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // nicSpaceSettings let an unprivileged control plane listen on port 443 of the

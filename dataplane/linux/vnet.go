@@ -7,60 +7,330 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/vishvananda/netlink"
 
 	"bastide.dev/dataplane"
 )
 
-// applyVNet makes one network's router and interfaces what they should be, and
-// tells which interfaces stand.
-func (p *Plane) applyVNet(v *dataplane.VNet, netns func(string) string) ([]string, error) {
-	r, err := p.vnetRouter(v.ID)
-	if err != nil {
-		return nil, err
-	}
-	own := []netip.Prefix{single(routerAddress()), single(dataplane.WireServer)}
-	for _, s := range v.Subnets {
-		own = append(own, single(s.Gateway()))
-	}
-	if err := loopbackUp(r.nl, own); err != nil {
-		return nil, err
-	}
-	// The rules come first: no packet is ever forwarded without them.
-	if err := r.fw.put(vnetTable{Egress: firstEgress(v), Public: slices.Clone(v.Public)}); err != nil {
-		return nil, err
-	}
-	edge, err := p.connectVNet(v.ID, r)
-	if err != nil {
-		return nil, err
-	}
-	standing, nicErr := p.applyNICs(v, r, netns)
-	if err := syncRoutes(r.nl, vnetRoutes(v, edge, standing), 0); err != nil {
-		return nil, errors.Join(nicErr, err)
-	}
-	if err := p.serveNames(v, r); err != nil {
-		return nil, errors.Join(nicErr, err)
-	}
-	ids := []string{}
-	for _, nic := range v.NICs {
-		if _, ok := standing[nic.ID]; ok {
-			ids = append(ids, nic.ID)
-		}
-	}
-	return ids, nicErr
+// vnet is a VNet's router and what this process runs in it.
+type vnet struct {
+	*router
+	input    input
+	compiled dataplane.Router
+	digest   string
+	health   dataplane.Health // that it is compiled for
+	standing []string         // the NICs that stand, by ID
+	cuts     []dataplane.Cut  // that were made
+	prober   *prober          // nil until there is something to probe
+	flows    *flowLogger      // nil unless a security group logs
+
+	// settled says that all of it was as it should be; watch and places tell
+	// whether it still is.
+	settled bool
+	watch   *watch
+	places  map[string]*place // by NIC
 }
 
-// vnetRouter is the network's router: the one in use, one that an earlier
-// process left, or a new one.
-func (p *Plane) vnetRouter(id string) (*router, error) {
-	r := p.vnets[id]
-	if r != nil && r.current() {
-		return r, nil
+// input is all that a network's router is compiled from, but for health.
+type input struct {
+	vnet  *dataplane.VNet
+	pools []netip.Prefix
+	door  netip.Addr
+	peers []*dataplane.VNet
+	mtu   int
+}
+
+func (p *Plane) inputOf(c *dataplane.Config, v *dataplane.VNet) input {
+	in := input{vnet: v, pools: c.Edge.Pools, door: c.Edge.FrontDoor, mtu: p.mtu}
+	for i := range c.VNets {
+		if slices.ContainsFunc(v.Peers, func(peer dataplane.Peer) bool { return peer.VNet == c.VNets[i].ID }) {
+			in.peers = append(in.peers, &c.VNets[i])
+		}
 	}
-	if r != nil {
+	return in
+}
+
+// place is where a NIC's other end lives, as it was last seen.
+type place struct {
+	path  string
+	file  os.FileInfo // nil: nothing was there
+	watch *watch      // of a namespace of ours
+}
+
+func (n *vnet) saw(nic, path string, ns *os.File) error {
+	at := n.places[nic]
+	if at == nil {
+		at = &place{}
+		n.places[nic] = at
+	}
+	at.path = path
+	if ns == nil {
+		at.file = nil
+		return nil
+	}
+	info, err := ns.Stat()
+	if err != nil {
+		return fmt.Errorf("network namespace: %w", err)
+	}
+	if at.watch != nil && !os.SameFile(at.file, info) {
+		err, at.watch = at.watch.close(), nil
+	}
+	at.file = info
+	return err
+}
+
+// listen hears from now on of what happens in a NIC's namespace.
+func (n *vnet) listen(nic string, ns *os.File) error {
+	at := n.places[nic]
+	if at.watch != nil {
+		return nil
+	}
+	var err error
+	at.watch, err = newWatch(ns)
+	return err
+}
+
+// forgetPlaces gives up those of NICs that aren't in keep.
+func (n *vnet) forgetPlaces(keep []dataplane.NIC) error {
+	var failed []error
+	for id, at := range n.places {
+		if slices.ContainsFunc(keep, func(nic dataplane.NIC) bool { return nic.ID == id }) {
+			continue
+		}
+		if at.watch != nil {
+			failed = append(failed, at.watch.close())
+		}
+		delete(n.places, id)
+	}
+	return errors.Join(failed...)
+}
+
+// quiet tells whether nothing happened to the network since it was last asked.
+func (p *Plane) quiet(n *vnet, v *dataplane.VNet, netns func(string) string) bool {
+	quiet := n.watch.quiet()
+	for i := range v.NICs {
+		nic := &v.NICs[i]
+		at := n.places[nic.ID]
+		if at == nil {
+			quiet = false
+			continue
+		}
+		path := p.NetnsPath(nic.Namespace)
+		if nic.Machine != "" {
+			path = netns(nic.Machine)
+		}
+		info, err := os.Stat(path)
+		same := at.path == path && (err == nil) == (at.file != nil) && (err != nil || os.SameFile(info, at.file))
+		quiet = same && (at.watch == nil || at.watch.quiet()) && quiet
+	}
+	return quiet
+}
+
+// pass is one network's way through one Apply.
+type pass struct {
+	v    *dataplane.VNet
+	n    *vnet
+	busy bool // something is to be done
+	// safe says that its rules stand: links may lead to it, and routes.
+	safe bool
+	err  error
+}
+
+// begin brings a network's router, its rules and interfaces to what they
+// should be, unless they are. The rules come first: no packet is ever
+// forwarded without them.
+func (p *Plane) begin(c *dataplane.Config, v *dataplane.VNet, netns func(string) string) *pass {
+	one := &pass{v: v}
+	if one.n, one.err = p.vnetRouter(v.ID); one.err != nil {
+		return one
+	}
+	n := one.n
+	in := p.inputOf(c, v)
+	changed := n.input.vnet == nil || !reflect.DeepEqual(n.input, in)
+	one.busy = !p.quiet(n, v, netns) || changed || !n.settled
+	if changed {
+		n.input = in
+	}
+	n.settled = false
+	if one.err = p.program(n, c, changed); one.err != nil {
+		return one
+	}
+	if !one.busy {
+		n.settled, one.safe = true, true
+		return one
+	}
+	if one.err = loopbackUp(n.nl, singles(n.compiled.Addresses)); one.err != nil {
+		return one
+	}
+	if one.err = p.connectVNet(v.ID, n); one.err != nil {
+		return one
+	}
+	one.safe = true
+	one.err = n.forgetPlaces(v.NICs)
+	var err error
+	n.standing, err = p.applyNICs(v, n, netns)
+	one.err = errors.Join(one.err, err)
+	return one
+}
+
+// program makes the network's rules what they should be.
+func (p *Plane) program(n *vnet, c *dataplane.Config, changed bool) error {
+	health := dataplane.Health{}
+	if n.prober != nil {
+		health = n.prober.known()
+	}
+	if changed || !reflect.DeepEqual(health, n.health) {
+		n.compiled = dataplane.Compile(p.Instance, c, n.input.vnet, health)
+		n.digest, n.health = n.compiled.Digest(), health
+	}
+	if err := n.fw.Put(n.compiled.Table); err != nil {
+		return err
+	}
+	return n.cut()
+}
+
+// cut ends the connections that the rules don't let in any more.
+func (n *vnet) cut() error {
+	cuts := newCuts(n.cuts, n.compiled.Cuts)
+	if _, err := cut(n.ns, cuts); err != nil {
+		return err
+	}
+	n.cuts = n.compiled.Cuts
+	return nil
+}
+
+// finish does what comes after all links of a network are there.
+func (p *Plane) finish(one *pass) error {
+	n, v := one.n, one.v
+	if err := n.route(); err != nil {
+		return err
+	}
+	if err := p.serveNames(v, n); err != nil {
+		return err
+	}
+	if err := p.logFlows(v, n); err != nil {
+		return err
+	}
+	p.probe(v, n)
+	n.settled = one.err == nil
+	return nil
+}
+
+// route makes the router's routing tables, and then what leads to them, what
+// they should be. A route over a link that isn't there waits for it.
+func (n *vnet) route() error {
+	byName, err := links(n.nl)
+	if err != nil {
+		return err
+	}
+	if err := syncRoutes(n.nl, kernelRoutes(n.compiled.Routes, byName), 0); err != nil {
+		return err
+	}
+	want := make([]selector, len(n.compiled.Selectors))
+	for i, s := range n.compiled.Selectors {
+		want[i] = selector{priority: s.Priority, mark: s.Mark, mask: s.Mask, table: int(s.Table)}
+	}
+	return syncSelectors(n.nl, want)
+}
+
+// kernelRoutes gives routes their links' numbers.
+func kernelRoutes(compiled []dataplane.RouterRoute, byName map[string]netlink.Link) []route {
+	routes := make([]route, 0, len(compiled))
+	for _, r := range compiled {
+		k := route{table: int(r.Table), dst: r.Prefix, via: r.Via, src: r.Source, blackhole: r.Link == ""}
+		if !k.blackhole {
+			link, there := byName[r.Link]
+			if !there {
+				continue
+			}
+			k.link = link.Attrs().Index
+		}
+		routes = append(routes, k)
+	}
+	return dedupe(routes)
+}
+
+// probe watches the back ends that the network's balancers ask about.
+func (p *Plane) probe(v *dataplane.VNet, n *vnet) {
+	want := targets(v)
+	if n.prober == nil {
+		if len(want) == 0 {
+			return
+		}
+		n.prober = newProber(n.ns, func() { p.renew.wish(v.ID) })
+	}
+	n.prober.set(want)
+}
+
+// logFlows writes the network's flow log while a security group wants one.
+func (p *Plane) logFlows(v *dataplane.VNet, n *vnet) error {
+	logged := slices.ContainsFunc(v.NSGs, func(g dataplane.NSG) bool { return g.Log })
+	if !logged && n.flows != nil {
+		flows := n.flows
+		n.flows = nil
+		return flows.close()
+	}
+	if logged && n.flows == nil {
+		path := filepath.Join(p.LogDir, "flowlogs", v.ID+".jsonl")
+		flows, err := startFlowLog(n.ns, dataplane.FlowLogGroup, path, p.log)
+		if err != nil {
+			return err
+		}
+		n.flows = flows
+	}
+	if logged {
+		n.flows.set(v)
+	}
+	return nil
+}
+
+// serveNames starts the network's name server, or gives it what changed.
+func (p *Plane) serveNames(v *dataplane.VNet, n *vnet) error {
+	if n.dns == nil {
+		server, err := p.startNames(n.ns)
+		if err != nil {
+			return fmt.Errorf("name server: %w", err)
+		}
+		n.dns = server
+	}
+	n.dns.set(v.Names)
+	return nil
+}
+
+// status is what the kernel has of a network.
+func (n *vnet) status(id string) dataplane.VNetStatus {
+	s := dataplane.VNetStatus{ID: id, NICs: n.standing, Digest: n.digest}
+	for probe, nics := range n.health {
+		for nic, healthy := range nics {
+			if healthy {
+				continue
+			}
+			if s.Unhealthy == nil {
+				s.Unhealthy = map[string][]string{}
+			}
+			s.Unhealthy[probe] = append(s.Unhealthy[probe], nic)
+		}
+		slices.Sort(s.Unhealthy[probe])
+	}
+	return s
+}
+
+// vnetRouter is a VNet's router: the one in use, one that an earlier process
+// left, or a new one.
+func (p *Plane) vnetRouter(id string) (*vnet, error) {
+	n := p.vnets[id]
+	if n != nil && n.current() {
+		return n, nil
+	}
+	if n != nil {
 		delete(p.vnets, id)
-		if err := r.close(); err != nil {
+		if err := n.close(); err != nil {
 			return nil, err
 		}
 	}
@@ -68,91 +338,31 @@ func (p *Plane) vnetRouter(id string) (*router, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.vnets[id] = r
-	return r, nil
-}
-
-// connectVNet makes the pair between the edge and a router, unless it stands,
-// and returns the index of the router's end.
-func (p *Plane) connectVNet(id string, r *router) (int, error) {
-	name := p.transit(id)
-	outside, err := findLink(p.edge.nl, name)
+	w, err := newWatch(r.ns)
 	if err != nil {
-		return 0, err
+		return nil, errors.Join(err, r.close())
 	}
-	stands := false
-	if outside != nil {
-		if stands, err = leadsTo(p.edge.nl, outside, r.ns); err != nil {
-			return 0, err
-		}
-		if !stands {
-			if err := removeLink(p.edge.nl, name); err != nil {
-				return 0, err
-			}
-		}
-	}
-	if !stands {
-		if err := addPair(p.edge.nl, name, p.mtu, edgeLink, r.space); err != nil {
-			return 0, err
-		}
-		err := within(r.ns, func() error {
-			return apply([]setting{{"ipv4/conf/" + edgeLink + "/rp_filter", "0"}, {"ipv4/conf/" + edgeLink + "/proxy_arp", "0"}})
-		})
-		if err != nil {
-			return 0, err
-		}
-	} else if err := ready(p.edge.nl, outside, p.mtu); err != nil {
-		return 0, err
-	}
-	inside, err := mustLink(r.nl, edgeLink)
-	if err != nil {
-		return 0, err
-	}
-	return inside.Attrs().Index, ready(r.nl, inside, p.mtu)
+	n = &vnet{router: r, watch: w, places: map[string]*place{}}
+	p.vnets[id] = n
+	return n, nil
 }
 
-// vnetRoutes are a router's routes: to each interface that stands and what is
-// behind it, nowhere for the rest of the network, and to the edge for all else.
-func vnetRoutes(v *dataplane.VNet, edge int, standing map[string]int) []route {
-	routes := []route{{dst: anywhere(), via: edgeAddress(), link: edge}}
-	for _, prefix := range v.Prefixes {
-		routes = append(routes, route{dst: prefix, blackhole: true})
+// close ends what runs for the network and gives up its handles.
+func (n *vnet) close() error {
+	if n.prober != nil {
+		n.prober.close()
 	}
-	// Without this, what isn't forwarded would go to the edge and come back.
-	for _, a := range v.PublicAddresses() {
-		routes = append(routes, route{dst: single(a), blackhole: true})
+	failed := []error{n.forgetPlaces(nil), n.watch.close()}
+	if n.flows != nil {
+		failed = append(failed, n.flows.close())
 	}
-	links := map[netip.Addr]int{}
-	for _, nic := range v.NICs {
-		link, ok := standing[nic.ID]
-		if !ok {
-			continue
-		}
-		links[nic.Address] = link
-		routes = append(routes, route{dst: single(nic.Address), link: link})
-		for _, pods := range nic.Pods {
-			routes = append(routes, route{dst: pods, via: nic.Address, link: link})
-		}
-	}
-	for _, r := range v.Routes {
-		if link, ok := links[r.Via]; ok {
-			routes = append(routes, route{dst: r.Prefix, via: r.Via, link: link})
-		}
-	}
-	return dedupe(routes)
+	return errors.Join(append(failed, n.router.close())...)
 }
 
-// serveNames starts the network's name server, or gives it what changed.
-func (p *Plane) serveNames(v *dataplane.VNet, r *router) error {
-	if r.dns == nil {
-		server, err := p.startNames(r.ns)
-		if err != nil {
-			return fmt.Errorf("name server: %w", err)
-		}
-		r.dns = server
-	}
-	r.dns.set(v.Names)
-	return nil
+// connectVNet makes the pair between the edge and a router, unless it stands.
+func (p *Plane) connectVNet(id string, n *vnet) error {
+	_, _, err := join(p.edge.space, dataplane.TransitLink(p.Instance, id), n.space, dataplane.RouterLink, p.mtu)
+	return err
 }
 
 // removeVNets removes every network of the instance that isn't among keep.
@@ -185,9 +395,9 @@ func (p *Plane) removeVNet(id string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
-	if r := p.vnets[id]; r != nil {
+	if n := p.vnets[id]; n != nil {
 		delete(p.vnets, id)
-		err = errors.Join(err, r.close())
+		err = errors.Join(err, n.close())
 	}
 	return errors.Join(err, removeNetns(path))
 }
@@ -206,16 +416,19 @@ func removeVeths(s *space) error {
 	return errors.Join(failed...)
 }
 
-// removeNICSpaces removes the namespaces made for NICs that are no more.
-func (p *Plane) removeNICSpaces(keep []dataplane.VNet) error {
+// removeSpaces removes the namespaces made for NICs and terminals that are no more.
+func (p *Plane) removeSpaces(c *dataplane.Config) error {
 	entries, err := p.entries("netns")
 	if err != nil {
 		return err
 	}
 	wanted := map[string]bool{}
-	for i := range keep {
-		for _, nic := range keep[i].NICs {
-			wanted[nic.Namespace] = true
+	for _, t := range c.Edge.Terminals {
+		wanted[t.Namespace] = true
+	}
+	for i := range c.VNets {
+		for j := range c.VNets[i].NICs {
+			wanted[c.VNets[i].NICs[j].Namespace] = true
 		}
 	}
 	var failed []error
@@ -225,14 +438,4 @@ func (p *Plane) removeNICSpaces(keep []dataplane.VNet) error {
 		}
 	}
 	return errors.Join(failed...)
-}
-
-// firstEgress is the address that all of a network leaves by.
-func firstEgress(v *dataplane.VNet) netip.Addr {
-	for _, nic := range v.NICs {
-		for _, e := range nic.Egress {
-			return e.Address
-		}
-	}
-	return netip.Addr{}
 }
