@@ -212,7 +212,7 @@ func (c *compiler) table() ruleset.Table {
 	for _, d := range []*direction{egress, ingress} {
 		for _, f := range c.families() {
 			name := d.name + f
-			if f == "6" && len(c.maps[name]) == 0 { // without elements a map is one of IPv4
+			if len(c.maps[name]) == 0 { // nothing is decided, so nothing is asked
 				continue
 			}
 			t.Maps = append(t.Maps, ruleset.Map{Name: name, Kind: ruleset.ToVerdict, Fields: []ruleset.Field{d.own}, Elements: c.maps[name]})
