@@ -3,7 +3,6 @@
 package cluster
 
 import (
-	"math/bits"
 	"net/netip"
 	"slices"
 
@@ -14,20 +13,11 @@ import (
 const (
 	subnetName     = "aks-subnet"
 	reservedInNet  = 4 // Azure keeps an address range's first four addresses
-	nodeSliceBits  = 19
 	kubenetPodBits = 24
 )
 
 func vnetPrefix() netip.Prefix   { return netip.MustParsePrefix("10.224.0.0/12") }
 func subnetPrefix() netip.Prefix { return netip.MustParsePrefix("10.224.0.0/16") }
-
-// apiServerAddress is where nodes reach their API server: the subnet's first
-// address that is anyone's.
-func apiServerAddress() netip.Addr { return nth(subnetPrefix(), reservedInNet) }
-
-// nodeSlice is the part of the subnet that node addresses come from; with azure
-// the rest is the pods'. It holds AKS's 5,000 nodes.
-func nodeSlice() netip.Prefix { return netip.PrefixFrom(subnetPrefix().Addr(), nodeSliceBits) }
 
 // nth is the n-th address of a prefix, counted from 0.
 func nth(prefix netip.Prefix, n uint32) netip.Addr {
@@ -35,21 +25,6 @@ func nth(prefix netip.Prefix, n uint32) netip.Addr {
 	v := uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
 	v += n
 	return netip.AddrFrom4([4]byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)})
-}
-
-// freeAddress is the lowest node address that isn't taken.
-func freeAddress(taken []netip.Addr) (netip.Addr, bool) {
-	slice := nodeSlice()
-	used := make(map[netip.Addr]bool, len(taken))
-	for _, a := range taken {
-		used[a] = true
-	}
-	for n := uint32(reservedInNet + 1); n < 1<<(32-slice.Bits()); n++ {
-		if a := nth(slice, n); !used[a] {
-			return a, true
-		}
-	}
-	return netip.Addr{}, false
 }
 
 // freeBlock is the lowest aligned block of the given length in from that
@@ -75,22 +50,12 @@ func freeBlock(from netip.Prefix, length int, taken []netip.Prefix) (netip.Prefi
 	return netip.Prefix{}, false
 }
 
-// podBlock allots a node's pod range: a /24 of the pod range with kubenet, a
-// block of the subnet beyond the node addresses that holds maxPods with azure.
-func podBlock(d *Desired, maxPods int, taken []netip.Prefix) (netip.Prefix, *fault.Error) {
-	from, length := d.PodCIDR, kubenetPodBits
-	if d.Plugin == azureCNI {
-		from, length = subnetPrefix(), 32-bits.Len(uint(maxPods-1))
-		taken = append(slices.Clone(taken), nodeSlice())
-	}
-	block, ok := freeBlock(from, length, taken)
+// podBlock allots a node's pod range: a /24 of the cluster's.
+func podBlock(d *Desired, taken []netip.Prefix) (netip.Prefix, *fault.Error) {
+	block, ok := freeBlock(d.PodCIDR, kubenetPodBits, taken)
 	if !ok {
 		return netip.Prefix{}, fault.New(fault.Exhausted, "InsufficientSubnetSize",
-			"No range for %d more pods is left in %s: use fewer nodes or a larger range.", maxPods, from)
+			"No range for another node's pods is left in %s: use fewer nodes or a larger podCidr.", d.PodCIDR)
 	}
 	return block, nil
-}
-
-func exhaustedSubnet() error {
-	return fault.New(fault.Exhausted, "InsufficientSubnetSize", "No node address is left in %s.", nodeSlice())
 }

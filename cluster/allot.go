@@ -4,11 +4,13 @@ package cluster
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
 
 	"bastide.dev/resource"
+	"bastide.dev/store"
 )
 
 // want is how many nodes a pool should have now.
@@ -19,7 +21,7 @@ func (pool *poolDoc) want() int {
 	return pool.Pool.Count
 }
 
-// live is how many of its nodes aren't on their way out.
+// live counts the nodes that aren't to be removed.
 func (pool *poolDoc) live() int {
 	n := 0
 	for _, node := range pool.Nodes {
@@ -30,42 +32,134 @@ func (pool *poolDoc) live() int {
 	return n
 }
 
-// allotNodes brings the pools' lists of nodes to the counts that are asked for,
-// and returns the pools whose list changed. The newest nodes go first.
-func (p *Provider) allotNodes(w *whole) ([]*poolDoc, error) {
-	var changed []*poolDoc
-	var addresses []netip.Addr
+// allotment is what one step gave a cluster: the pools that changed, whether its
+// own state did, and the changes that take the addresses.
+type allotment struct {
+	pools   []*poolDoc
+	state   bool
+	changes []store.Change
+}
+
+// allot gives a cluster what it lacks: public addresses to leave by, a place for
+// its API server, names, addresses and parts for new nodes; and marks the nodes
+// that are too many. Of each kind of address it takes in one step what one
+// transaction can: the next step, moments later, takes the rest.
+func (p *Provider) allot(ctx context.Context, w *whole) (allotment, error) {
+	var a allotment
+	for _, pool := range w.pools {
+		if live, want := pool.live(), pool.want(); live > want {
+			pool.remove(live - want)
+			a.pools = append(a.pools, pool)
+		}
+	}
+	if err := p.allotOutbound(ctx, w, &a); err != nil {
+		return a, err
+	}
+	return a, p.allotInside(ctx, w, &a)
+}
+
+// allotOutbound takes the managed public addresses, and gives back those too many.
+func (p *Provider) allotOutbound(ctx context.Context, w *whole, a *allotment) error {
+	s := &w.state
+	want := s.Desired.Outbound.Managed
+	if len(s.Outbound) > want {
+		s.Outbound, a.state = s.Outbound[:want], true // whose documents go, whose addresses are free
+		return nil
+	}
+	if len(s.Outbound) == want {
+		return nil
+	}
+	name := uuidOf(s.UID, fmt.Sprintf("outbound/%d", len(s.Outbound)))
+	address, changes, err := p.Network.PublicAddress(ctx, w.own("publicIPAddresses", name))
+	if err != nil {
+		return err
+	}
+	s.Outbound = append(s.Outbound, egressIP{Name: name, Address: address})
+	a.state, a.changes = true, append(a.changes, changes...)
+	return nil
+}
+
+// place is what wants an address: a pool's next node, or (nil) the API server.
+type place struct{ pool *poolDoc }
+
+// allotInside takes addresses of one subnet.
+func (p *Provider) allotInside(ctx context.Context, w *whole, a *allotment) error {
+	s := &w.state
+	if s.ServerSubnet.IsRoot() {
+		s.ServerSubnet, a.state = w.subnet(&w.pools[0].Pool), true
+	}
+	if _, known := w.subnets[s.ServerSubnet.Key()]; !known {
+		return nil // its document is written first
+	}
+	var subnet resource.ID
+	var places []place
+	var wants []Want
+	take := func(at resource.ID, where place, want Want) {
+		if subnet.IsRoot() {
+			subnet = at
+		}
+		if subnet.Equal(at) {
+			places, wants = append(places, where), append(wants, want)
+		}
+	}
+	if !s.Server.IsValid() {
+		take(s.ServerSubnet, place{}, Want{})
+	}
+	for _, pool := range w.pools {
+		want := Want{}
+		if s.Desired.podsInSubnet() {
+			want.Pods = pool.Pool.MaxPods
+		}
+		for n := pool.live(); n < pool.want(); n++ {
+			take(w.subnet(&pool.Pool), place{pool}, want)
+		}
+	}
+	if len(wants) == 0 {
+		return nil
+	}
+	grants, changes, err := p.Network.Allocate(ctx, subnet, wants)
+	if err != nil {
+		return fmt.Errorf("addresses: %w", err)
+	}
+	a.changes = append(a.changes, changes...)
+	return p.settle(w, a, places, grants)
+}
+
+// settle gives grants to their places.
+func (p *Provider) settle(w *whole, a *allotment, places []place, grants []Grant) error {
 	var blocks []netip.Prefix
 	for _, pool := range w.pools {
 		for _, n := range pool.Nodes {
-			addresses, blocks = append(addresses, n.Address), append(blocks, n.Pods)
+			blocks = append(blocks, n.Pods...)
 		}
 	}
-	for _, pool := range w.pools {
-		switch live, want := pool.live(), pool.want(); {
-		case live > want:
-			pool.remove(live - want)
-		case live < want:
-			parts, err := p.Catalogue.Parts(pool.Pool.Version.String())
-			if err != nil {
-				return nil, fmt.Errorf("parts of pool %s: %w", pool.Name, err)
-			}
-			for ; live < want; live++ {
-				n, err := pool.add(w, parts, addresses, blocks)
-				if err != nil {
-					return nil, err
-				}
-				addresses, blocks = append(addresses, n.Address), append(blocks, n.Pods)
-			}
-		default:
+	for i, where := range places {
+		if where.pool == nil {
+			w.state.Server, a.state = grants[i].Address, true
 			continue
 		}
-		changed = append(changed, pool)
+		pool := where.pool
+		parts, err := p.Catalogue.Parts(pool.Pool.Version.String())
+		if err != nil {
+			return fmt.Errorf("parts of pool %s: %w", pool.Name, err)
+		}
+		pods := grants[i].Pods
+		if !w.state.Desired.podsInSubnet() {
+			block, problem := podBlock(&w.state.Desired, blocks)
+			if problem != nil {
+				return problem
+			}
+			pods, blocks = []netip.Prefix{block}, append(blocks, block)
+		}
+		pool.add(w, parts, grants[i].Address, pods)
+		if !slices.Contains(a.pools, pool) {
+			a.pools = append(a.pools, pool)
+		}
 	}
-	return changed, nil
+	return nil
 }
 
-// remove marks the newest count nodes.
+// remove marks the highest numbered nodes, as a scale set takes them away.
 func (pool *poolDoc) remove(count int) {
 	slices.SortFunc(pool.Nodes, func(a, b allotted) int { return cmp.Compare(a.Number, b.Number) })
 	for i := len(pool.Nodes) - 1; i >= 0 && count > 0; i-- {
@@ -76,21 +170,10 @@ func (pool *poolDoc) remove(count int) {
 	}
 }
 
-// add allots one more node.
-func (pool *poolDoc) add(w *whole, parts Parts, addresses []netip.Addr, blocks []netip.Prefix) (allotted, error) {
-	n := allotted{Number: pool.Next, Parts: parts,
+// add allots one node more.
+func (pool *poolDoc) add(w *whole, parts Parts, address netip.Addr, pods []netip.Prefix) {
+	pool.Nodes = append(pool.Nodes, allotted{Number: pool.Next, Parts: parts, Address: address, Pods: pods,
 		Name:    nodeName(pool.Pool.Name, nodeDigits(w.state.UID), pool.Next),
-		Machine: machineID(w.state.ID, pool.Pool.Name, pool.Next)}
-	var ok bool
-	if n.Address, ok = freeAddress(addresses); !ok {
-		return n, exhaustedSubnet()
-	}
-	block, problem := podBlock(&w.state.Desired, pool.Pool.MaxPods, blocks)
-	if problem != nil {
-		return n, problem
-	}
-	n.Pods = block
+		Machine: machineID(w.state.ID, pool.Pool.Name, pool.Next)})
 	pool.Next++
-	pool.Nodes = append(pool.Nodes, n)
-	return n, nil
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"bastide.dev/arm"
+	"bastide.dev/resource"
 )
 
 // object is a JSON object; numbers stay json.Number, names are found without regard to case.
@@ -125,10 +126,8 @@ func fillCluster(body object, d *Desired) (object, error) {
 		set(body, network+"podCidrs", []any{d.PodCIDR.String()})
 	}
 	set(body, network+"ipFamilies", []any{"IPv4"})
-	preset(body, network+"outboundType", "loadBalancer")
 	set(body, network+"loadBalancerSku", "standard")
-	set(body, network+"loadBalancerProfile.managedOutboundIPs.count", 1)
-	preset(body, network+"loadBalancerProfile.backendPoolType", "nodeIPConfiguration")
+	fillNetwork(body, d)
 	set(body, "properties.enableRBAC", true)
 	set(body, "properties.disableLocalAccounts", false)
 	preset(body, "properties.supportPlan", "KubernetesOfficial")
@@ -145,6 +144,9 @@ func fillPool(properties object, pool Pool) {
 	set(properties, "mode", pool.Mode)
 	set(properties, "maxPods", pool.MaxPods)
 	set(properties, "orchestratorVersion", pool.Version.String())
+	if !pool.Subnet.IsRoot() {
+		set(properties, "vnetSubnetID", pool.Subnet.String())
+	}
 	if len(pool.Labels) > 0 {
 		set(properties, "nodeLabels", pool.Labels)
 	}
@@ -160,4 +162,65 @@ func fillPool(properties object, pool Pool) {
 	for _, never := range []string{"enableAutoScaling", "enableNodePublicIP", "enableEncryptionAtHost", "enableUltraSSD", "enableFIPS"} {
 		set(properties, never, false)
 	}
+}
+
+// fillNetwork completes what a body says of policies, of how nodes leave, and of
+// who reaches the API server.
+func fillNetwork(body object, d *Desired) {
+	const network, access = "properties.networkProfile.", "properties.apiServerAccessProfile."
+	arm.Drop(body, network+"networkPluginMode")
+	if d.Overlay {
+		set(body, network+"networkPluginMode", "overlay")
+	}
+	arm.Drop(body, network+"networkPolicy")
+	if d.Policy != "" {
+		set(body, network+"networkPolicy", d.Policy)
+	}
+	o := &d.Outbound
+	set(body, network+"outboundType", o.Type)
+	arm.Drop(body, network+"loadBalancerProfile")
+	arm.Drop(body, network+"natGatewayProfile")
+	switch o.Type {
+	case byLoadBalancer:
+		profile := object{"backendPoolType": o.PoolType, "allocatedOutboundPorts": o.Ports, "idleTimeoutInMinutes": o.Idle}
+		switch {
+		case len(o.Addresses) > 0:
+			profile["outboundIPs"] = object{"publicIPs": references(o.Addresses)}
+		case len(o.Prefixes) > 0:
+			profile["outboundIPPrefixes"] = object{"publicIPPrefixes": references(o.Prefixes)}
+		default:
+			profile["managedOutboundIPs"] = object{"count": o.Managed}
+		}
+		set(body, network+"loadBalancerProfile", profile)
+	case byManagedNAT:
+		set(body, network+"natGatewayProfile", object{"managedOutboundIPProfile": object{"count": o.Managed}, "idleTimeoutInMinutes": o.Idle})
+	}
+	a := &d.Access
+	if a.Private {
+		set(body, access+"enablePrivateCluster", true)
+		set(body, access+"privateDNSZone", a.Zone)
+		set(body, access+"enablePrivateClusterPublicFQDN", a.PublicName)
+	} else {
+		arm.Drop(body, access+"privateDNSZone")
+		arm.Drop(body, access+"enablePrivateClusterPublicFQDN")
+	}
+	arm.Drop(body, access+"authorizedIPRanges")
+	if a.Restricted {
+		ranges := []any{}
+		for _, r := range a.Ranges {
+			ranges = append(ranges, r.String())
+		}
+		if len(ranges) == 0 {
+			ranges = append(ranges, everyoneOff)
+		}
+		set(body, access+"authorizedIPRanges", ranges)
+	}
+}
+
+func references(ids []resource.ID) []any {
+	list := make([]any, len(ids))
+	for i, id := range ids {
+		list[i] = ref(id)
+	}
+	return list
 }

@@ -20,7 +20,6 @@ import (
 
 	"bastide.dev/arm"
 	"bastide.dev/controlplane"
-	"bastide.dev/dataplane"
 	"bastide.dev/resource"
 	"bastide.dev/store"
 )
@@ -57,6 +56,12 @@ type Directory interface {
 	CreateManagedIdentity(ctx context.Context, name, resourceID string) (principalID, clientID string, err error)
 	// DeletePrincipal removes an identity; what isn't there is no error.
 	DeletePrincipal(ctx context.Context, principalID string) error
+	// PlatformSecret returns a credential of an identity that only the service uses.
+	PlatformSecret(ctx context.Context, principalID string) (clientID, secret string, err error)
+	// Assign gives an identity a role at a scope.
+	Assign(ctx context.Context, principalID, roleID, scope string) error
+	// PrincipalOf is the object id of an application's service principal.
+	PrincipalOf(ctx context.Context, clientID string) (string, error)
 }
 
 // Config is what a Provider needs. All is required but what says otherwise.
@@ -64,6 +69,7 @@ type Config struct {
 	Store     store.Store // its documents under "secrets/" are sealed
 	Catalogue Catalogue
 	Directory Directory
+	Network   Network
 	// CheckSecret tells whether a service principal's secret is right; a wrong one is a fault.
 	CheckSecret func(ctx context.Context, clientID, secret string) error
 	Log         *slog.Logger
@@ -73,10 +79,10 @@ type Config struct {
 	Domain   string
 	Tenant   string
 
-	PublicPool netip.Prefix // public addresses
-	FrontDoor  netip.Addr   // the one in PublicPool that is taken
-	// Names are the front door's, for the edge.
-	Names []dataplane.Name
+	// ResourceManager and Login are the service's own, for what acts on it from
+	// inside clusters; Cloud is the bundle of that: the cloud-controller-manager's version.
+	ResourceManager, Login string
+	Cloud                  string
 
 	Addons     controlplane.Addons
 	Registry   string // host name of the instance's registry
@@ -99,10 +105,10 @@ type Provider struct {
 // New checks the config and returns a provider that keeps nothing but it.
 func New(config Config) (*Provider, error) {
 	switch {
-	case config.Store == nil, config.Catalogue == nil, config.Directory == nil, config.CheckSecret == nil, config.Log == nil:
+	case config.Store == nil, config.Catalogue == nil, config.Directory == nil, config.Network == nil, config.CheckSecret == nil, config.Log == nil:
 		return nil, fmt.Errorf("cluster: a dependency is missing in the config")
-	case config.Host == "", config.Location == "", config.Domain == "", !config.PublicPool.IsValid():
-		return nil, fmt.Errorf("cluster: host, location, domain and public pool are required")
+	case config.Host == "", config.Location == "", config.Domain == "":
+		return nil, fmt.Errorf("cluster: host, location and domain are required")
 	}
 	if config.Now == nil {
 		config.Now = time.Now
@@ -131,11 +137,16 @@ type clusterState struct {
 	Stopped bool    `json:"stopped,omitempty"`
 
 	FQDN   string     `json:"fqdn"`
+	Domain string     `json:"domain"` // of the instance, as it was
 	Public netip.Addr `json:"public"` // of the API server
-	Egress netip.Addr `json:"egress"`
 	Etcd   string     `json:"etcd"`
 
+	Server       netip.Addr  `json:"server,omitzero"` // of the API server, in ServerSubnet
+	ServerSubnet resource.ID `json:"serverSubnet"`
+	Outbound     []egressIP  `json:"outbound,omitempty"` // the managed addresses that nodes leave by
+
 	PrincipalID      string `json:"principalID,omitempty"`
+	Granted          bool   `json:"granted,omitempty"` // the identity has its roles
 	KubeletPrincipal string `json:"kubeletPrincipal,omitempty"`
 	KubeletClient    string `json:"kubeletClient,omitempty"`
 }
@@ -149,13 +160,13 @@ type poolState struct {
 
 // allotted is what a node was given, for as long as anything of it is left.
 type allotted struct {
-	Name    string       `json:"name"`
-	Machine string       `json:"machine"`
-	Number  int64        `json:"number"`
-	Address netip.Addr   `json:"address"`
-	Pods    netip.Prefix `json:"pods"`
-	Parts   Parts        `json:"parts"`
-	Removed bool         `json:"removed,omitempty"`
+	Name    string         `json:"name"`
+	Machine string         `json:"machine"`
+	Number  int64          `json:"number"`
+	Address netip.Addr     `json:"address"`
+	Pods    []netip.Prefix `json:"pods"`
+	Parts   Parts          `json:"parts"`
+	Removed bool           `json:"removed,omitempty"`
 }
 
 // poolDoc is a pool's document with its state read.
@@ -169,6 +180,9 @@ type whole struct {
 	doc   *arm.Document
 	state clusterState
 	pools []*poolDoc
+	// subnets are those that the cluster's nodes are in and that there are, by
+	// key; only the reconciler reads them.
+	subnets map[string]Subnet
 }
 
 // desired is the cluster's desired state with the pools that aren't being deleted.

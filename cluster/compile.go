@@ -9,10 +9,10 @@ import (
 	"strings"
 
 	"bastide.dev/controlplane"
-	"bastide.dev/dataplane"
 	"bastide.dev/host"
 	"bastide.dev/machine"
 	"bastide.dev/node"
+	"bastide.dev/resource"
 )
 
 const (
@@ -28,12 +28,11 @@ type unit struct {
 	spec any
 }
 
-// compile says, purely, what a host should run for a cluster: its virtual
-// network, its control plane, and a machine per node. What is stopped or
-// removed has no machine.
+// compile says, purely, what a host should run for a cluster: its control plane
+// and a machine per node. What is stopped or removed has no machine. Networks
+// are compiled by package network, from the documents and Server.
 func (p *Provider) compile(w *whole, keys secrets) ([]unit, error) {
 	units := []unit{
-		{host.VNetUnit, w.state.ID, p.compileVNet(w)},
 		{host.ControlPlaneUnit, w.state.ID, p.compileControlPlane(w, keys)},
 	}
 	if w.state.Stopped {
@@ -54,42 +53,15 @@ func (p *Provider) compile(w *whole, keys secrets) ([]unit, error) {
 	return units, nil
 }
 
-func (p *Provider) compileVNet(w *whole) dataplane.VNet {
-	s := &w.state
-	server := apiServerAddress()
-	vnet := dataplane.VNet{
-		ID:       s.ID,
-		Prefixes: []netip.Prefix{vnetPrefix()},
-		Subnets:  []dataplane.Subnet{{Name: subnetName, Prefix: subnetPrefix()}},
-		NICs: []dataplane.NIC{{ID: s.ID + "-api", Namespace: s.ID, Address: server, Subnet: subnetName,
-			Egress: []dataplane.Egress{{Address: s.Egress}}}},
-		Public: []dataplane.Public{{Address: s.Public, Port: apiServerPort, Target: server, TPort: apiServerPort}},
-		// Nodes and pods needn't leave the network to reach their own API server.
-		Names: []dataplane.Name{{Name: s.FQDN, Addresses: []netip.Addr{server}}},
-	}
-	if s.Stopped {
-		return vnet
-	}
-	for _, pool := range w.pools {
-		for _, n := range pool.Nodes {
-			if !n.Removed {
-				vnet.NICs = append(vnet.NICs, dataplane.NIC{ID: n.Machine, Machine: n.Machine,
-					Address: n.Address, Subnet: subnetName, Pods: []netip.Prefix{n.Pods}})
-			}
-		}
-	}
-	return vnet
-}
-
 func (p *Provider) compileControlPlane(w *whole, keys secrets) controlplane.Spec {
 	s := &w.state
 	d := &s.Desired
 	spec := controlplane.Spec{
 		ID: s.ID, Version: d.Version.String(), Etcd: s.Etcd, Stopped: s.Stopped,
-		Namespace: s.ID, Address: apiServerAddress(), Endpoint: s.FQDN, Public: s.Public,
+		Namespace: s.ID, Address: s.Server, Endpoint: s.FQDN, Public: s.Public, Names: w.serverNames(),
 		Issuer:      "https://" + s.FQDN,
 		ServiceCIDR: d.ServiceCIDR, DNSServiceIP: d.DNS, ClusterDomain: clusterDomain,
-		Keys: keys.Keys, Addons: p.Addons,
+		Keys: keys.Keys, Addons: p.Addons, Policies: d.Policy != "", Cloud: p.compileCloud(w, keys),
 	}
 	if d.PodCIDR.IsValid() {
 		spec.PodCIDRs = []netip.Prefix{d.PodCIDR}
@@ -97,8 +69,8 @@ func (p *Provider) compileControlPlane(w *whole, keys secrets) controlplane.Spec
 	for _, pool := range w.pools {
 		for _, n := range pool.Nodes {
 			entry := controlplane.Node{Name: n.Name, Address: n.Address, Removed: n.Removed}
-			if d.Plugin == kubenet {
-				entry.Pods = []netip.Prefix{n.Pods}
+			if !d.podsInSubnet() {
+				entry.Pods = n.Pods
 			}
 			spec.Nodes = append(spec.Nodes, entry)
 		}
@@ -124,17 +96,20 @@ func (p *Provider) compileMachine(w *whole, pool *poolDoc, n allotted, keys secr
 
 func (p *Provider) nodeConfig(w *whole, pool *poolDoc, n allotted, size machine.Size, keys secrets) node.Config {
 	d := &w.state.Desired
-	pods := d.PodCIDR
-	if d.Plugin == azureCNI {
-		pods = subnetPrefix()
+	subnet := w.subnets[w.subnet(&pool.Pool).Key()]
+	pods := node.PodNetwork{Plugin: kubenet, Pods: n.Pods}
+	inside := d.PodCIDR
+	if d.podsInSubnet() {
+		// Others in the network know such pods by their own addresses.
+		inside, pods.Plugin, pods.VNet = subnet.Prefix, azureCNI, subnet.Prefixes
 	}
 	return node.Config{
 		Hostname: n.Name, Address: n.Address, KubernetesVersion: pool.Pool.Version.String(),
-		Server: fmt.Sprintf("https://%s", netip.AddrPortFrom(apiServerAddress(), apiServerPort)), CA: keys.CA.Certificate,
+		Server: fmt.Sprintf("https://%s", netip.AddrPortFrom(w.state.Server, apiServerPort)), CA: keys.CA.Certificate,
 		BootstrapToken: keys.BootstrapTokenID + "." + keys.BootstrapTokenCode,
 		Proxy:          node.Credential(keys.Proxy),
-		ClusterDomain:  clusterDomain, ClusterDNS: d.DNS, ServiceCIDR: d.ServiceCIDR, ClusterCIDR: []netip.Prefix{pods},
-		Network: node.PodNetwork{Plugin: d.Plugin, Pods: []netip.Prefix{n.Pods}, VNet: []netip.Prefix{vnetPrefix()}},
+		ClusterDomain:  clusterDomain, ClusterDNS: d.DNS, ServiceCIDR: d.ServiceCIDR, ClusterCIDR: []netip.Prefix{inside},
+		Network: pods, Policy: policyOf(d, keys),
 		MaxPods: pool.Pool.MaxPods, Labels: p.nodeLabels(w, pool, n, size), Taints: pool.Pool.Taints,
 		ProviderID: providerID(w, pool, n), CPUs: size.CPUs, Memory: size.Memory,
 		Registry: p.Registry, InstanceCA: p.InstanceCA, PauseImage: p.PauseImage,
@@ -180,4 +155,51 @@ func cutLabel(text string) string {
 func providerID(w *whole, pool *poolDoc, n allotted) string {
 	return fmt.Sprintf("azure:///subscriptions/%s/resourceGroups/%s/providers/Microsoft.Compute/virtualMachineScaleSets/aks-%s-%s-vmss/virtualMachines/%d",
 		w.doc.ID.Subscription(), strings.ToLower(w.state.Desired.NodeGroup), pool.Pool.Name, nodeDigits(w.state.UID), n.Number)
+}
+
+// serverNames are the API server's further names: a private cluster's inside.
+func (w *whole) serverNames() []string {
+	if name := w.privateName(); name != "" {
+		return []string{name}
+	}
+	return nil
+}
+
+// policyOf switches a node's network policies on.
+func policyOf(d *Desired, keys secrets) *node.Policy {
+	if d.Policy == "" {
+		return nil
+	}
+	return &node.Policy{Credential: node.Credential(keys.Policy)}
+}
+
+// compileCloud is how the cloud-controller-manager acts for the cluster.
+func (p *Provider) compileCloud(w *whole, keys secrets) *controlplane.Cloud {
+	s := &w.state
+	d := &s.Desired
+	if p.Cloud == "" {
+		return nil
+	}
+	subnet := s.ServerSubnet
+	cloud := &controlplane.Cloud{
+		Bundle: p.Cloud, Endpoint: p.ResourceManager, Login: p.Login, CA: p.InstanceCA,
+		Tenant: p.Tenant, Subscription: w.doc.ID.Subscription(), ClientID: keys.Cloud.ClientID, Secret: keys.Cloud.Secret,
+		Location: d.Location, Group: d.NodeGroup, VNetGroup: subnet.Group(), VNet: subnet.Parent().Name(), Subnet: subnet.Name(),
+		NSG: w.nsgID().Name(), ScaleSet: scaleSetName(w.systemPool(), w.digits()), BackendPoolType: or(d.Outbound.PoolType, poolOfInterfaces),
+	}
+	if d.Plugin == kubenet {
+		table := w.routeTable()
+		cloud.Routes, cloud.RouteTable, cloud.RouteTableGroup, cloud.ClusterCIDR = true, table.Name(), table.Group(), d.PodCIDR
+	}
+	return cloud
+}
+
+// systemPool is the name of the first system pool.
+func (w *whole) systemPool() string {
+	for _, pool := range w.pools {
+		if pool.Pool.Mode == systemMode && pool.ProvisioningState != resource.Deleting {
+			return pool.Pool.Name
+		}
+	}
+	return w.pools[0].Pool.Name
 }

@@ -26,13 +26,14 @@ func fixed(plugin string, stopped bool) *whole {
 	w := &whole{doc: &arm.Document{Envelope: resource.Envelope{ID: resource.MustParseID(testCluster), Name: "c1"}}}
 	d := Desired{Location: "eastus", Version: Version{1, 36, 3}, DNSPrefix: "c1", NodeGroup: "MC_rg1_c1_eastus", Identity: systemAssigned,
 		Admin: "azureuser", Keys: []string{"ssh-ed25519 AAAA"}, Plugin: plugin, ServiceCIDR: defaultServiceCIDR(), DNS: netip.MustParseAddr("10.0.0.10")}
+	d.Outbound = Outbound{Type: byLoadBalancer, Managed: 1, Idle: balancerIdle, PoolType: poolOfInterfaces}
 	if plugin == kubenet {
 		d.PodCIDR = defaultPodCIDR()
 	}
 	const uid = "11111111-2222-3333-4444-555555555555"
 	w.state = clusterState{UID: uid, ID: shortID(uid), Host: "h1", Desired: d, Stopped: stopped, Etcd: "3.6.16",
-		FQDN: fqdn("c1", uid, "eastus", "bastide.internal"), Public: netip.MustParseAddr("192.88.99.2"), Egress: netip.MustParseAddr("192.88.99.3")}
-	system := Pool{Name: "nodepool1", Mode: systemMode, Version: d.Version, Size: "Standard_D2s_v5", Count: 2, MaxPods: defaultPods(0, plugin)}
+		FQDN: fqdn("c1", uid, "eastus", "bastide.internal"), Domain: "bastide.internal", Public: netip.MustParseAddr("192.88.99.2")}
+	system := Pool{Name: "nodepool1", Mode: systemMode, Version: d.Version, Size: "Standard_D2s_v5", Count: 2, MaxPods: defaultPods(0, &d)}
 	other := Pool{Name: "np2", Mode: userMode, Version: Version{1, 35, 4}, Size: "Standard_D4s_v5", Count: 1, MaxPods: 60,
 		Labels: map[string]string{"team": "a"}, Taints: []string{"gpu=no:NoSchedule"}}
 	for _, pool := range []Pool{system, other} {
@@ -50,17 +51,53 @@ func TestCompile(t *testing.T) {
 	}{{"kubenet", kubenet, false}, {"azure", azureCNI, false}, {"stopped", kubenet, true}} {
 		t.Run(c.name, func(t *testing.T) {
 			w := fixed(c.plugin, c.stopped)
-			if _, err := p.allotNodes(w); err != nil {
-				t.Fatal(err)
-			}
+			allotAll(t, p, w)
 			w.pools[0].Nodes[1].Removed = c.name == "azure"
 			units, err := p.compile(w, keys)
 			if err != nil {
 				t.Fatal(err)
 			}
 			golden(t, filepath.Join("testdata", c.name+".json"), readable(t, units))
+			golden(t, filepath.Join("testdata", c.name+"-documents.json"), readableDocuments(t, w))
 		})
 	}
+}
+
+// allotAll gives a cluster all that it lacks, as the reconciler's steps do.
+func allotAll(t *testing.T, p *Provider, w *whole) {
+	t.Helper()
+	if w.state.ServerSubnet.IsRoot() {
+		w.state.ServerSubnet = w.subnet(&w.pools[0].Pool)
+	}
+	for range 3 {
+		changes, err := p.ensure(t.Context(), w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Store.Txn(t.Context(), changes...); err != nil {
+			t.Fatal(err)
+		}
+		if w.subnets, err = p.subnets(t.Context(), w.places()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.allot(t.Context(), w); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// readableDocuments writes the documents of a cluster's node resource group.
+func readableDocuments(t *testing.T, w *whole) []byte {
+	t.Helper()
+	var out []any
+	for _, d := range w.documents() {
+		out = append(out, object{"id": d.id.String(), "location": d.location, "tags": d.tags, "body": d.body, "state": d.state})
+	}
+	raw, err := json.MarshalIndent(out, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(raw, '\n')
 }
 
 // readable writes units with a node's config spelt out.
@@ -120,11 +157,6 @@ func TestAddresses(t *testing.T) {
 		if ok != (c.want != "") || ok && got.String() != c.want {
 			t.Errorf("freeBlock(%s, %d, %v) = %v %v, want %q", c.from, c.length, c.taken, got, ok, c.want)
 		}
-	}
-	first, _ := freeAddress(nil)
-	second, _ := freeAddress([]netip.Addr{first})
-	if first.String() != "10.224.0.5" || second.String() != "10.224.0.6" || apiServerAddress().String() != "10.224.0.4" {
-		t.Errorf("addresses are %s, %s", first, second)
 	}
 }
 

@@ -49,7 +49,7 @@ func (p *Provider) listCredential(a access) arm.Hook {
 		if format := r.Query.Get("format"); format != "" && !strings.EqualFold(format, "azure") && !strings.EqualFold(format, "exec") {
 			return nil, fault.New(fault.Invalid, "InvalidParameter", "The format %q isn't one of azure or exec.", format).At("format")
 		}
-		config, err := p.kubeconfig(ctx, r.Old, a)
+		config, err := p.kubeconfig(ctx, r.Old, a, strings.EqualFold(r.Query.Get("server-fqdn"), "public"))
 		if err != nil {
 			return nil, err
 		}
@@ -57,8 +57,9 @@ func (p *Provider) listCredential(a access) arm.Hook {
 	}
 }
 
-// kubeconfig issues a credential for the cluster's public endpoint.
-func (p *Provider) kubeconfig(ctx context.Context, document *arm.Document, a access) ([]byte, error) {
+// kubeconfig issues a credential for the cluster's endpoint: of a private cluster
+// under its private name, unless there is none or the public one is asked for.
+func (p *Provider) kubeconfig(ctx context.Context, document *arm.Document, a access, public bool) ([]byte, error) {
 	if document == nil {
 		return nil, fault.New(fault.NotFound, "ResourceNotFound", "The cluster was not found.")
 	}
@@ -70,9 +71,15 @@ func (p *Provider) kubeconfig(ctx context.Context, document *arm.Document, a acc
 	if err != nil {
 		return nil, err
 	}
+	name := or(w.privateName(), w.state.FQDN)
+	if public {
+		if name = w.publicName(); name == "" {
+			return nil, fault.New(fault.Invalid, "InvalidParameter", "The cluster has no public name: enablePrivateClusterPublicFQDN is off.").At("server-fqdn")
+		}
+	}
 	return controlplane.Kubeconfig(controlplane.Credential{
 		Cluster: document.Name, User: a.entry + "_" + document.ID.Group() + "_" + document.Name,
-		Server: "https://" + w.state.FQDN + ":443", CA: pki.Pair(keys.CA),
+		Server: "https://" + name + ":443", CA: pki.Pair(keys.CA),
 		CommonName: a.user, Organizations: []string{a.groups}, Lifetime: credentialLifetime,
 	})
 }
@@ -86,7 +93,7 @@ func (p *Provider) accessProfile(_ context.Context, r *arm.Request) (any, error)
 func (p *Provider) accessCredential(ctx context.Context, r *arm.Request) (*arm.Plan, error) {
 	for _, a := range []access{admin(), user(), monitor()} {
 		if strings.EqualFold(a.name, r.ID.Name()) {
-			config, err := p.kubeconfig(ctx, r.Parent, a)
+			config, err := p.kubeconfig(ctx, r.Parent, a, false)
 			if err != nil {
 				return nil, err
 			}

@@ -8,7 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -16,7 +16,6 @@ import (
 
 	"bastide.dev/arm"
 	"bastide.dev/controlplane"
-	"bastide.dev/dataplane"
 	"bastide.dev/fault"
 	"bastide.dev/host/hosttest"
 	"bastide.dev/resource"
@@ -31,8 +30,9 @@ const (
 
 // directory makes identities, and counts what it has.
 type directory struct {
-	mu   sync.Mutex
-	made map[string]string
+	mu    sync.Mutex
+	made  map[string]string
+	roles []string
 }
 
 func (d *directory) CreateManagedIdentity(_ context.Context, _, id string) (string, string, error) {
@@ -51,6 +51,21 @@ func (d *directory) DeletePrincipal(_ context.Context, principal string) error {
 		}
 	}
 	return nil
+}
+
+func (d *directory) PlatformSecret(_ context.Context, principal string) (string, string, error) {
+	return "client-of-" + principal, "secret-of-" + principal, nil
+}
+
+func (d *directory) Assign(_ context.Context, principal, role, scope string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.roles = append(d.roles, principal+" "+role+" "+scope)
+	return nil
+}
+
+func (d *directory) PrincipalOf(_ context.Context, client string) (string, error) {
+	return "principal-of-" + client, nil
 }
 
 type catalogue []string
@@ -73,9 +88,8 @@ func testProvider(t *testing.T, s store.Store) (*Provider, *directory) {
 			return nil
 		},
 		Log: slog.New(slog.DiscardHandler), Host: "h1", Location: "eastus", Domain: "bastide.internal", Tenant: "t1",
-		PublicPool: netip.MustParsePrefix("192.88.99.0/28"), FrontDoor: netip.MustParseAddr("192.88.99.1"),
-		Names:  []dataplane.Name{{Name: "management.bastide.internal", Addresses: []netip.Addr{netip.MustParseAddr("192.88.99.1")}}},
-		Addons: controlplane.Addons{CoreDNS: "registry/coredns:1"}, Registry: "registry.bastide.internal", PauseImage: "registry/pause:1",
+		Network: newFakeNetwork(s),
+		Addons:  controlplane.Addons{CoreDNS: "registry/coredns:1"}, Registry: "registry.bastide.internal", PauseImage: "registry/pause:1",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -100,11 +114,24 @@ func (f *front) document(ctx context.Context, id resource.ID) *arm.Document {
 
 // do sends a request and returns the id of its operation, "" when it was done at once.
 func (f *front) do(ctx context.Context, method, path, body string) (string, *arm.Plan, error) {
+	return f.request(ctx, method, path, body, nil)
+}
+
+// ask is do with a query.
+func (w *world) ask(method, path, body string, query map[string]string) (string, *arm.Plan, error) {
+	values := url.Values{}
+	for k, v := range query {
+		values.Set(k, v)
+	}
+	return w.request(w.t.Context(), method, path, body, values)
+}
+
+func (f *front) request(ctx context.Context, method, path, body string, query url.Values) (string, *arm.Plan, error) {
 	parsed, err := resource.ParsePath(path)
 	if err != nil {
 		return "", nil, err
 	}
-	r := &arm.Request{ID: parsed.ID, Version: testVersion, Old: f.document(ctx, parsed.ID), Operation: fmt.Sprintf("op-%d", time.Now().UnixNano())}
+	r := &arm.Request{ID: parsed.ID, Version: testVersion, Query: query, Old: f.document(ctx, parsed.ID), Operation: fmt.Sprintf("op-%d", time.Now().UnixNano())}
 	row := f.row(parsed.ID)
 	if parsed.ID.IsChild() {
 		r.Parent = f.document(ctx, parsed.ID.Parent())
@@ -227,7 +254,7 @@ func (w *world) step(ctx context.Context) (bool, error) {
 		key, pool, ok := clusterKey(strings.TrimPrefix(record.Key, arm.DocumentPrefix))
 		if ok && !pool && arm.DocumentPrefix+key == record.Key {
 			w.runner.document(record, false)
-			if _, err := w.runner.one(ctx, key); err != nil {
+			if _, err := w.runner.reconcile(ctx, key); err != nil {
 				return true, err
 			}
 		}

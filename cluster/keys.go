@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"bastide.dev/controlplane"
+	"bastide.dev/node"
 	"bastide.dev/pki"
+	"bastide.dev/store"
 )
 
 // caLifetime is AKS's for a cluster's authorities.
@@ -22,7 +24,10 @@ func keysKey(uid string) string { return "secrets/clusters/" + uid }
 // secrets are a cluster's keys, and what its nodes share.
 type secrets struct {
 	controlplane.Keys
-	Proxy pki.Pair `json:"proxy"` // client certificate of every kube-proxy
+	Proxy  pki.Pair `json:"proxy"`           // client certificate of every kube-proxy
+	Policy pki.Pair `json:"policy,omitzero"` // and of every node's policy agent
+
+	Cloud principal `json:"-"` // what the cluster acts on Resource Manager with
 }
 
 // newKeys makes all secrets of a cluster. They are made once.
@@ -51,6 +56,10 @@ func newKeys() (secrets, error) {
 	}
 	// It lives as long as its authority: one that ran out would cut every node off.
 	keys.Proxy, err = ca.Issue(pki.Request{CommonName: controlplane.ProxyUser, Client: true, Lifetime: caLifetime})
+	if err != nil {
+		return keys, fmt.Errorf("cluster keys: %w", err)
+	}
+	keys.Policy, err = ca.Issue(pki.Request{CommonName: node.PolicyUser, Client: true, Lifetime: caLifetime})
 	return keys, err
 }
 
@@ -80,4 +89,34 @@ func (p *Provider) keys(ctx context.Context, uid string) (secrets, error) {
 		return keys, fmt.Errorf("keys of cluster %s: unreadable", uid) // no cause: it could quote a secret
 	}
 	return keys, nil
+}
+
+// principal is the service principal that a cluster acts as, when the user gave it one.
+type principal struct {
+	ClientID string `json:"clientID"`
+	Secret   string `json:"secret"`
+}
+
+func principalKey(uid string) string { return keysKey(uid) + "/principal" }
+
+func principalChange(uid, clientID, secret string) (store.Change, error) {
+	value, err := json.Marshal(principal{clientID, secret})
+	return store.Change{Key: principalKey(uid), Value: value, Revision: store.Any}, err
+}
+
+// credential is what a cluster acts on Resource Manager with.
+func (p *Provider) credential(ctx context.Context, s *clusterState) (principal, error) {
+	if s.Desired.Identity == systemAssigned {
+		id, secret, err := p.Directory.PlatformSecret(ctx, s.PrincipalID)
+		return principal{id, secret}, err
+	}
+	var credential principal
+	record, err := p.Store.Get(ctx, principalKey(s.UID))
+	if err != nil {
+		return credential, fmt.Errorf("service principal of cluster %s: %w", s.UID, err)
+	}
+	if err := json.Unmarshal(record.Value, &credential); err != nil {
+		return credential, fmt.Errorf("service principal of cluster %s: unreadable", s.UID)
+	}
+	return credential, nil
 }

@@ -4,6 +4,9 @@ package cluster
 
 import (
 	"net/netip"
+	"slices"
+
+	"bastide.dev/resource"
 )
 
 // Limits of AKS (its service quotas).
@@ -23,6 +26,7 @@ const (
 	azureCNI        = "azure"
 	kubenetPods     = 110
 	azurePods       = 30
+	overlayPods     = 250
 	systemMode      = "System"
 	userMode        = "User"
 	byPrincipal     = "None"
@@ -49,9 +53,13 @@ type Desired struct {
 	Keys  []string
 
 	Plugin      string
-	PodCIDR     netip.Prefix // not with azure
+	Overlay     bool         // azure's pods have an overlay's addresses
+	PodCIDR     netip.Prefix // not with azure's pods in the subnet
 	ServiceCIDR netip.Prefix
 	DNS         netip.Addr
+	Policy      string // azure or calico: network policies are enforced; "" not
+	Outbound    Outbound
+	Access      Access
 
 	Pools []Pool `json:"-"` // they have documents of their own
 }
@@ -66,6 +74,61 @@ type Pool struct {
 	MaxPods int
 	Labels  map[string]string
 	Taints  []string
+	// Subnet is one of the user's; zero: the cluster's own.
+	Subnet resource.ID
+}
+
+// Outbound is how nodes reach the Internet.
+type Outbound struct {
+	Type string // one of the outbound types below
+	// Managed is how many public addresses the cluster makes for itself.
+	Managed   int
+	Addresses []resource.ID // the user's, instead
+	Prefixes  []resource.ID // the user's, instead
+	Ports     int           // of an address for each node; 0: by the number of nodes
+	Idle      int           // minutes
+	PoolType  string        // nodeIPConfiguration or nodeIP
+}
+
+// The outbound types.
+const (
+	byLoadBalancer   = "loadBalancer"
+	byManagedNAT     = "managedNATGateway"
+	byUserNAT        = "userAssignedNATGateway"
+	byUserRoutes     = "userDefinedRouting"
+	byNothing        = "none"
+	poolOfInterfaces = "nodeIPConfiguration"
+	poolOfAddresses  = "nodeIP"
+)
+
+// Access is who reaches the API server.
+type Access struct {
+	Restricted bool           // Ranges, and the cluster itself, are all that do
+	Ranges     []netip.Prefix // of public clusters
+	Private    bool           // no public listener: a private endpoint alone
+	Zone       string         // private: "system", "none", or a zone's id
+	PublicName bool           // private: the public name leads to the private address
+	Subdomain  string         // private with a zone of the user's: the name's first label
+}
+
+// Values of Access.Zone.
+const (
+	systemZone = "system"
+	noZone     = "none"
+)
+
+// podsInSubnet tells whether pods have addresses of their node's subnet.
+func (d *Desired) podsInSubnet() bool { return d.Plugin == azureCNI && !d.Overlay }
+
+// subnets are the user's that the pools name, each once.
+func (d *Desired) subnets() []resource.ID {
+	var all []resource.ID
+	for _, p := range d.Pools {
+		if !p.Subnet.IsRoot() && !slices.ContainsFunc(all, p.Subnet.Equal) {
+			all = append(all, p.Subnet)
+		}
+	}
+	return all
 }
 
 // pool finds a pool by name.

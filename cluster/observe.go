@@ -17,7 +17,6 @@ import (
 )
 
 const (
-	vnetKind         = host.VNetUnit
 	controlPlaneKind = host.ControlPlaneUnit
 	machineKind      = host.MachineUnit
 	planeReady       = controlplane.Ready
@@ -35,10 +34,10 @@ type observed struct {
 
 // observe compares the reports with what should be. named says that the edge
 // answers to the cluster's name.
-func observe(w *whole, h *hosted, named bool) observed {
+func observe(w *whole, h *hosted, network string) observed {
 	o := observed{pools: map[string]string{}, trouble: troubles(h)}
 	nodes, plane := o.plane(w, h)
-	o.waiting = first(plane, o.network(w, h, named))
+	o.waiting = first(plane, network)
 	if w.state.Stopped {
 		o.waiting = first(o.waiting, machinesLeft(h))
 	}
@@ -71,17 +70,6 @@ func (o *observed) plane(w *whole, h *hosted) (map[string]controlplane.NodeStatu
 		return nodes, "CoreDNS isn't available"
 	}
 	return nodes, ""
-}
-
-func (o *observed) network(w *whole, h *hosted, named bool) string {
-	report, answered := h.answer(unitKey{vnetKind, w.state.ID})
-	switch {
-	case !answered || !report.Applied:
-		return "the virtual network isn't in place"
-	case !named:
-		return "the API server's name isn't published"
-	}
-	return ""
 }
 
 func machinesLeft(h *hosted) string {
@@ -128,7 +116,7 @@ func troubles(h *hosted) *fault.Error {
 		}
 		if text := trouble(report); text != "" {
 			code := map[host.Kind]string{
-				vnetKind: "NetworkProvisioningFailed", controlPlaneKind: "ControlPlaneProvisioningFailed", machineKind: "CreateVMSSAgentPoolFailed",
+				controlPlaneKind: "ControlPlaneProvisioningFailed", machineKind: "CreateVMSSAgentPoolFailed",
 			}[k.kind]
 			return fault.New(fault.Exhausted, code, "The %s %s failed: %s", described(k.kind), k.name, text)
 		}
@@ -150,8 +138,6 @@ func trouble(report host.Report) string {
 
 func described(kind host.Kind) string {
 	switch kind {
-	case vnetKind:
-		return "virtual network"
 	case controlPlaneKind:
 		return "control plane"
 	}

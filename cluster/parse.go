@@ -4,7 +4,6 @@ package cluster
 
 import (
 	"encoding/json"
-	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -19,6 +18,8 @@ import (
 type parser struct {
 	versions Versions
 	location string // the instance's
+	domain   string
+	subnets  map[string]Subnet // the user's that the body names, by key
 	problems []*fault.Error
 }
 
@@ -85,6 +86,8 @@ func (p *parser) cluster(body map[string]any, id resource.ID, old *Desired) Desi
 	p.identity(&d, model.Identity, props.ServicePrincipalProfile, old)
 	p.linux(&d, props.LinuxProfile, old)
 	p.network(&d, props.NetworkProfile, old)
+	p.outbound(&d, props.NetworkProfile, old)
+	p.access(&d, props.APIServerAccessProfile, value(props.FqdnSubdomain), old)
 	p.pools(&d, props.AgentPoolProfiles, old)
 	if model.SKU != nil && model.SKU.Tier != nil && !slices.Contains(tiers(), strings.ToLower(string(*model.SKU.Tier))) {
 		p.bad("InvalidParameter", "sku.tier", "The tier %q isn't one of Free, Standard or Premium.", *model.SKU.Tier)
@@ -169,87 +172,6 @@ func (p *parser) linux(d *Desired, profile *aks.LinuxProfile, old *Desired) {
 		d.Admin, d.Keys = old.Admin, old.Keys
 	}
 	d.Admin = or(d.Admin, defaultAdmin)
-}
-
-func (p *parser) network(d *Desired, profile *aks.NetworkProfile, old *Desired) {
-	if profile == nil {
-		profile = &aks.NetworkProfile{}
-	}
-	const prefix = "properties.networkProfile."
-	d.Plugin = strings.ToLower(string(value(profile.NetworkPlugin)))
-	service := one(p, prefix+"serviceCidr", value(profile.ServiceCidr), profile.ServiceCidrs)
-	pods := one(p, prefix+"podCidr", value(profile.PodCidr), profile.PodCidrs)
-	d.ServiceCIDR = p.prefix(prefix+"serviceCidr", service)
-	d.PodCIDR = p.prefix(prefix+"podCidr", pods)
-	if dns := value(profile.DNSServiceIP); dns != "" {
-		address, err := netip.ParseAddr(dns)
-		if err != nil || !address.Is4() {
-			p.bad("InvalidParameter", prefix+"dnsServiceIP", "The value of parameter networkProfile.dnsServiceIP is invalid: %q isn't an IPv4 address.", dns)
-		} else {
-			d.DNS = address
-		}
-	}
-	p.networkDefaults(d, old, service, pods)
-}
-
-// networkDefaults fills what the request left out: what was, else what AKS takes.
-func (p *parser) networkDefaults(d *Desired, old *Desired, service, pods string) {
-	if old != nil {
-		d.Plugin = or(d.Plugin, old.Plugin)
-		if service == "" {
-			d.ServiceCIDR = old.ServiceCIDR
-		}
-		if pods == "" {
-			d.PodCIDR = old.PodCIDR
-		}
-		if !d.DNS.IsValid() {
-			d.DNS = old.DNS
-		}
-	}
-	d.Plugin = or(d.Plugin, kubenet)
-	if service == "" && !d.ServiceCIDR.IsValid() {
-		d.ServiceCIDR = defaultServiceCIDR()
-	}
-	if d.Plugin == kubenet && pods == "" && !d.PodCIDR.IsValid() {
-		d.PodCIDR = defaultPodCIDR()
-	}
-	// AKS takes the tenth address of the service range.
-	if !d.DNS.IsValid() && d.ServiceCIDR.IsValid() {
-		d.DNS = nth(d.ServiceCIDR, 10)
-	}
-}
-
-// prefix reads an IPv4 CIDR; the zero prefix when there is none or it is wrong.
-func (p *parser) prefix(target, text string) netip.Prefix {
-	if text == "" {
-		return netip.Prefix{}
-	}
-	prefix, err := netip.ParsePrefix(text)
-	name := strings.TrimPrefix(target, "properties.")
-	switch {
-	case err != nil || !prefix.Addr().Is4():
-		p.bad("InvalidParameter", target, "The value of parameter %s is invalid: %q isn't an IPv4 CIDR such as 10.0.0.0/16.", name, text)
-		return netip.Prefix{}
-	case prefix != prefix.Masked():
-		p.bad("InvalidParameter", target, "The value of parameter %s is invalid: %q has bits set beyond its prefix; did you mean %s?", name, text, prefix.Masked())
-		return netip.Prefix{}
-	}
-	return prefix
-}
-
-// one takes a range that newer API versions also write as a list.
-func one(p *parser, target, single string, list []*string) string {
-	if len(list) == 0 || list[0] == nil {
-		return single
-	}
-	if len(list) > 1 {
-		p.problems = append(p.problems, fault.New(fault.Unsupported, "PropertyNotSupported",
-			"%ss can hold one range only: clusters are IPv4.", target).At(target+"s"))
-	}
-	if single != "" && single != *list[0] {
-		p.bad("InvalidParameter", target+"s", "%ss begins with %s, but %s is %s.", target, *list[0], target, single)
-	}
-	return *list[0]
 }
 
 func value[T any](p *T) T {

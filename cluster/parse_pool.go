@@ -10,7 +10,10 @@ import (
 	aks "github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerservice/armcontainerservice/v8"
 
 	"bastide.dev/fault"
+	"bastide.dev/resource"
 )
+
+const subnetType = "Microsoft.Network/virtualNetworks/subnets"
 
 // pools reads the pools of a cluster's body. A body without any leaves the
 // pools as they are; one that leaves out a pool that exists is refused, because
@@ -33,7 +36,7 @@ func (p *parser) pools(d *Desired, profiles []*aks.ManagedClusterAgentPoolProfil
 		}
 		d.Pools = append(d.Pools, p.pool(d, name, fmt.Sprintf("%s[%d].", target, i), poolFields{
 			count: profile.Count, size: profile.VMSize, mode: profile.Mode, version: profile.OrchestratorVersion,
-			maxPods: profile.MaxPods, labels: profile.NodeLabels, taints: profile.NodeTaints,
+			maxPods: profile.MaxPods, labels: profile.NodeLabels, taints: profile.NodeTaints, subnet: profile.VnetSubnetID,
 		}, old))
 	}
 	if old == nil {
@@ -55,6 +58,7 @@ type poolFields struct {
 	maxPods *int32
 	labels  map[string]*string
 	taints  []*string
+	subnet  *string
 }
 
 // agentPool reads the body of an agentPools resource of cluster d.
@@ -70,7 +74,7 @@ func (p *parser) agentPool(body map[string]any, name string, d *Desired) Pool {
 	}
 	return p.pool(d, name, "properties.", poolFields{
 		count: props.Count, size: props.VMSize, mode: props.Mode, version: props.OrchestratorVersion,
-		maxPods: props.MaxPods, labels: props.NodeLabels, taints: props.NodeTaints,
+		maxPods: props.MaxPods, labels: props.NodeLabels, taints: props.NodeTaints, subnet: props.VnetSubnetID,
 	}, d)
 }
 
@@ -93,7 +97,17 @@ func (p *parser) pool(d *Desired, name, target string, f poolFields, old *Desire
 	}
 	pool.Size = or(pool.Size, defaultSize)
 	pool.Mode = p.mode(pool.Mode, target, old == nil && len(d.Pools) == 0)
-	pool.MaxPods = defaultPods(pool.MaxPods, d.Plugin)
+	pool.MaxPods = defaultPods(pool.MaxPods, d)
+	pool.Subnet = was.Subnet
+	if text := value(f.subnet); text != "" {
+		id, err := resource.ParseID(text)
+		if err != nil || !id.IsType(subnetType) {
+			p.bad("LinkedInvalidPropertyId", target+"vnetSubnetID", "Property id '%s' at path '%svnetSubnetID' is invalid: it isn't the id of a subnet.", text, target)
+		}
+		pool.Subnet = id
+	} else if !exists && len(d.Pools) > 0 {
+		pool.Subnet = d.Pools[0].Subnet // a later pool is where the first one is
+	}
 	if f.count == nil && !exists {
 		pool.Count = 1
 	}
@@ -129,11 +143,13 @@ func (p *parser) mode(mode, target string, first bool) string {
 	return userMode
 }
 
-func defaultPods(pods int, plugin string) int {
+func defaultPods(pods int, d *Desired) int {
 	switch {
 	case pods != 0:
 		return pods
-	case plugin == azureCNI:
+	case d.Overlay:
+		return overlayPods
+	case d.Plugin == azureCNI:
 		return azurePods
 	}
 	return kubenetPods

@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/netip"
 	"reflect"
 	"slices"
 
@@ -25,7 +24,7 @@ func (p *Provider) putCluster(ctx context.Context, r *arm.Request) (*arm.Plan, e
 	if err != nil {
 		return nil, err
 	}
-	d, err := p.decide(r, old)
+	d, err := p.decide(ctx, r, old)
 	if err != nil {
 		return nil, err
 	}
@@ -37,7 +36,7 @@ func (p *Provider) putCluster(ctx context.Context, r *arm.Request) (*arm.Plan, e
 	}
 	plan := &arm.Plan{}
 	if old == nil {
-		if w, err = p.allot(ctx, r, &d, plan); err != nil {
+		if w, err = p.found(ctx, r, &d, plan); err != nil {
 			return nil, err
 		}
 	}
@@ -50,6 +49,13 @@ func (p *Provider) putCluster(ctx context.Context, r *arm.Request) (*arm.Plan, e
 	plan.Children, plan.Async = pools, changed || len(pools) > 0
 	if w.state.Stopped && plan.Async {
 		return nil, stoppedFault()
+	}
+	if d.Secret != "" {
+		change, err := principalChange(w.state.UID, d.ClientID, d.Secret)
+		if err != nil {
+			return nil, err
+		}
+		plan.Changes = append(plan.Changes, change)
 	}
 	plan.Document, err = p.document(r, w, &d)
 	return plan, err
@@ -68,13 +74,16 @@ func (p *Provider) before(ctx context.Context, doc *arm.Document) (*whole, *Desi
 }
 
 // decide turns a request into a complete desired state, or all its problems.
-func (p *Provider) decide(r *arm.Request, old *Desired) (Desired, error) {
+func (p *Provider) decide(ctx context.Context, r *arm.Request, old *Desired) (Desired, error) {
 	versions, err := p.versions()
 	if err != nil {
 		return Desired{}, err
 	}
-	ps := parser{versions: versions, location: p.Location, problems: Judge(r.Body, ClusterProperties())}
+	ps := parser{versions: versions, location: p.Location, domain: p.Domain, problems: Judge(r.Body, ClusterProperties())}
 	d := ps.cluster(r.Body, r.ID, old)
+	if ps.subnets, err = p.subnets(ctx, d.subnets()); err != nil {
+		return Desired{}, err
+	}
 	// What couldn't even be read has no further problems.
 	if !slices.ContainsFunc(ps.problems, func(f *fault.Error) bool { return f.Code == "InvalidRequestContent" }) {
 		ps.validate(&d, r.ID, old)
@@ -103,20 +112,21 @@ func (p *Provider) document(r *arm.Request, w *whole, d *Desired) (*arm.Document
 	return doc, setState(doc, w.state)
 }
 
-// allot draws a new cluster's names and takes its addresses, keys and node
+// found draws a new cluster's names and takes its addresses, keys and node
 // resource group, as changes of the plan.
-func (p *Provider) allot(ctx context.Context, r *arm.Request, d *Desired, plan *arm.Plan) (*whole, error) {
+func (p *Provider) found(ctx context.Context, r *arm.Request, d *Desired, plan *arm.Plan) (*whole, error) {
 	parts, err := p.Catalogue.Parts(d.Version.String())
 	if err != nil {
 		return nil, err
 	}
 	uid := uuid.NewString()
-	state := clusterState{UID: uid, ID: shortID(uid), Host: p.Host, Etcd: parts.Etcd, FQDN: fqdn(d.DNSPrefix, uid, p.Location, p.Domain)}
-	addresses, changes, err := p.publicAddresses(ctx, r.ID, 2)
+	state := clusterState{UID: uid, ID: shortID(uid), Host: p.Host, Etcd: parts.Etcd,
+		FQDN: fqdn(d.DNSPrefix, uid, p.Location, p.Domain), Domain: p.Domain}
+	public, changes, err := p.Network.PublicAddress(ctx, r.ID)
 	if err != nil {
 		return nil, err
 	}
-	state.Public, state.Egress = addresses[0], addresses[1]
+	state.Public = public
 	keys, err := newKeys()
 	if err != nil {
 		return nil, err
@@ -154,42 +164,6 @@ func (p *Provider) nodeGroupChange(ctx context.Context, id resource.ID, d *Desir
 		ProvisioningState: resource.Succeeded, Generation: 1, Body: body,
 		SystemData: resource.SystemData{CreatedBy: Namespace, CreatedByType: "Application", CreatedAt: now, LastModifiedAt: now},
 	}})
-}
-
-// publicPrefix is where public addresses that are taken stand, by address.
-const publicPrefix = "addresses/public/"
-
-func publicKey(a netip.Addr) string { return publicPrefix + a.String() }
-
-// publicAddresses picks the lowest free public addresses, and the changes that
-// take them for owner: two requests at once can't get the same one.
-func (p *Provider) publicAddresses(ctx context.Context, owner resource.ID, count int) ([]netip.Addr, []store.Change, error) {
-	records, _, err := p.Store.List(ctx, publicPrefix)
-	if err != nil {
-		return nil, nil, err
-	}
-	taken := map[string]bool{publicKey(p.PublicPool.Addr()): true, publicKey(p.FrontDoor): true}
-	for _, record := range records {
-		taken[record.Key] = true
-	}
-	value, err := json.Marshal(owner)
-	if err != nil {
-		return nil, nil, err
-	}
-	var found []netip.Addr
-	var changes []store.Change
-	for a := p.PublicPool.Addr(); p.PublicPool.Contains(a) && len(found) < count; a = a.Next() {
-		last := !p.PublicPool.Contains(a.Next()) // the broadcast address
-		if key := publicKey(a); !taken[key] && !last {
-			found = append(found, a)
-			changes = append(changes, store.Change{Key: key, Value: value, Revision: store.Absent})
-		}
-	}
-	if len(found) < count {
-		return nil, nil, fault.New(fault.Exhausted, "PublicIPCountLimitReached",
-			"No public address is left in %s: delete a cluster, or start the instance with a larger public pool.", p.PublicPool)
-	}
-	return found, changes, nil
 }
 
 func stoppedFault() error {

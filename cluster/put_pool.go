@@ -80,9 +80,12 @@ func (p *Provider) putPool(ctx context.Context, r *arm.Request) (*arm.Plan, erro
 	if err != nil {
 		return nil, err
 	}
-	ps := parser{versions: versions, location: p.Location, problems: Judge(r.Body, PoolProperties())}
+	ps := parser{versions: versions, location: p.Location, domain: p.Domain, problems: Judge(r.Body, PoolProperties())}
 	// Names keep their case in ids; a pool's must be lower case, and so is found again.
 	pool := ps.agentPool(r.Body, r.ID.Name(), d)
+	if ps.subnets, err = p.subnets(ctx, append(d.subnets(), pool.Subnet)); err != nil {
+		return nil, err
+	}
 	if len(ps.problems) == 0 || ps.problems[len(ps.problems)-1].Code != "InvalidRequestContent" {
 		ps.validateChange(d, pool)
 	}
@@ -121,7 +124,7 @@ func (p *parser) validateChange(d *Desired, pool Pool) {
 	if !hasSystem(next.Pools) {
 		target = "properties.mode"
 	}
-	p.validateTogether(&next, target)
+	p.validateTogether(&next, d, target)
 }
 
 // deletePool lets the reconciler remove a pool's nodes.

@@ -4,6 +4,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -61,11 +62,50 @@ func (r *runner) keep(ctx context.Context, w *whole, h *hosted) (time.Duration, 
 	if len(changes) > 0 {
 		return soon, r.write(ctx, w.doc, changes)
 	}
-	named, err := r.named(ctx, w.state.FQDN, true)
+	waiting, err := r.Network.Waiting(ctx, w.state.ServerSubnet.Parent())
 	if err != nil {
 		return 0, err
 	}
-	return r.conclude(ctx, w, observe(w, h, named))
+	if waiting == "" {
+		if waiting, err = r.routesMissing(ctx, w); err != nil {
+			return 0, err
+		}
+	}
+	return r.conclude(ctx, w, observe(w, h, waiting))
+}
+
+// routesMissing tells which node's pods others can't reach yet: with kubenet the
+// cloud-controller-manager has to write its route first.
+func (r *runner) routesMissing(ctx context.Context, w *whole) (string, error) {
+	if w.state.Desired.Plugin != kubenet || r.Cloud == "" || w.state.Stopped {
+		return "", nil
+	}
+	doc, err := arm.GetDocument(ctx, r.Store, w.routeTable())
+	if err != nil {
+		return "", fmt.Errorf("route table: %w", err)
+	}
+	var table struct {
+		Properties struct {
+			Routes []struct {
+				Properties struct{ AddressPrefix, NextHopIPAddress string }
+			}
+		}
+	}
+	if err := json.Unmarshal(doc.Body, &table); err != nil {
+		return "", fmt.Errorf("route table: %w", err)
+	}
+	routes := map[string]string{}
+	for _, route := range table.Properties.Routes {
+		routes[route.Properties.AddressPrefix] = route.Properties.NextHopIPAddress
+	}
+	for _, pool := range w.pools {
+		for _, n := range pool.Nodes {
+			if !n.Removed && len(n.Pods) > 0 && routes[n.Pods[0].String()] != n.Address.String() {
+				return "the route to the pods of node " + n.Name + " hasn't been written", nil
+			}
+		}
+	}
+	return "", nil
 }
 
 // plan are the changes that the cluster's documents and units need now.
@@ -74,27 +114,22 @@ func (r *runner) plan(ctx context.Context, w *whole, h *hosted) ([]store.Change,
 	if err != nil {
 		return nil, err
 	}
+	if w.subnets, err = r.Provider.subnets(ctx, w.places()); err != nil {
+		return nil, err
+	}
 	forgotten := forget(w, h)
-	allotted, err := r.allotNodes(w)
+	allotted, err := r.allot(ctx, w)
 	if err != nil {
 		return nil, err
 	}
-	keys, err := r.keys(ctx, w.state.UID)
-	if err != nil {
-		return nil, err
-	}
-	units, err := r.compile(w, keys)
-	if err != nil {
-		return nil, err
-	}
-	var changes []store.Change
-	if docChanged {
+	changes := allotted.changes // first, to be in one transaction with what they are for
+	if docChanged || allotted.state {
 		if changes, err = stateChange(changes, w.doc, w.state); err != nil {
 			return nil, err
 		}
 	}
 	written := map[string]bool{}
-	for _, pool := range append(forgotten, allotted...) {
+	for _, pool := range append(forgotten, allotted.pools...) {
 		if written[pool.Name] {
 			continue
 		}
@@ -103,11 +138,57 @@ func (r *runner) plan(ctx context.Context, w *whole, h *hosted) ([]store.Change,
 			return nil, err
 		}
 	}
+	documents, err := r.ensure(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	changes = append(changes, documents...)
+	if !w.state.Server.IsValid() {
+		return changes, nil
+	}
+	server, err := r.Network.Serve(ctx, w.doc.ID, w.server())
+	if err != nil {
+		return nil, err
+	}
+	changes = append(changes, server...)
+	units, err := r.units(ctx, w)
+	if err != nil {
+		return nil, err
+	}
 	difference, err := h.difference(w.state.Host, units)
 	if err != nil {
 		return nil, err
 	}
 	return append(changes, difference...), nil
+}
+
+// server is the API server's place in the network.
+func (w *whole) server() *Server {
+	s := &w.state
+	a := &s.Desired.Access
+	return &Server{Namespace: s.ID, Subnet: s.ServerSubnet, Address: s.Server, Public: s.Public, Port: apiServerPort,
+		Private: a.Private, Restricted: a.Restricted, Allowed: a.Ranges, FQDN: w.publicName()}
+}
+
+// places are the subnets that a cluster is in.
+func (w *whole) places() []resource.ID {
+	all := []resource.ID{w.ownSubnet(), w.state.ServerSubnet}
+	for _, pool := range w.pools {
+		all = append(all, pool.Pool.Subnet)
+	}
+	return all
+}
+
+// units are what the host should run for the cluster now.
+func (r *runner) units(ctx context.Context, w *whole) ([]unit, error) {
+	keys, err := r.keys(ctx, w.state.UID)
+	if err != nil {
+		return nil, err
+	}
+	if keys.Cloud, err = r.credential(ctx, &w.state); err != nil {
+		return nil, err
+	}
+	return r.compile(w, keys)
 }
 
 func stateChange(changes []store.Change, d *arm.Document, state any) ([]store.Change, error) {
@@ -118,23 +199,41 @@ func stateChange(changes []store.Change, d *arm.Document, state any) ([]store.Ch
 	return append(changes, change), err
 }
 
-// identities gives a cluster the identities it acts as; made ones are found again.
+// The roles that a cluster's identity has: over all in its node resource group,
+// and over the network that it is in.
+const (
+	contributorRole = "b24988ac-6180-42a0-ab88-20f7382dd24c"
+	networkRole     = "4d97b98b-1d4f-4787-a291-c67834d212e7"
+)
+
+// identities gives a cluster the identities it acts as, and their roles; made
+// ones are found again.
 func (r *runner) identities(ctx context.Context, w *whole) (bool, error) {
 	s := &w.state
-	if s.KubeletPrincipal != "" {
-		return false, nil
-	}
-	if s.Desired.Identity != systemAssigned {
+	if s.Granted {
 		return false, nil
 	}
 	var err error
-	if s.PrincipalID, _, err = r.Directory.CreateManagedIdentity(ctx, w.doc.Name, w.doc.ID.String()); err != nil {
-		return false, fmt.Errorf("identity of cluster: %w", err)
+	if s.Desired.Identity == systemAssigned {
+		if s.PrincipalID, _, err = r.Directory.CreateManagedIdentity(ctx, w.doc.Name, w.doc.ID.String()); err != nil {
+			return false, fmt.Errorf("identity of cluster: %w", err)
+		}
+		kubelet := kubeletIdentityID(w.doc.ID, &s.Desired)
+		if s.KubeletPrincipal, s.KubeletClient, err = r.Directory.CreateManagedIdentity(ctx, w.doc.Name+"-agentpool", kubelet); err != nil {
+			return false, fmt.Errorf("identity of kubelets: %w", err)
+		}
+	} else if s.PrincipalID, err = r.Directory.PrincipalOf(ctx, s.Desired.ClientID); err != nil {
+		return false, fmt.Errorf("service principal of cluster: %w", err)
 	}
-	kubelet := kubeletIdentityID(w.doc.ID, &s.Desired)
-	if s.KubeletPrincipal, s.KubeletClient, err = r.Directory.CreateManagedIdentity(ctx, w.doc.Name+"-agentpool", kubelet); err != nil {
-		return false, fmt.Errorf("identity of kubelets: %w", err)
+	if err := r.Directory.Assign(ctx, s.PrincipalID, contributorRole, w.group().String()); err != nil {
+		return false, fmt.Errorf("role of cluster: %w", err)
 	}
+	for _, subnet := range w.desired().subnets() {
+		if err := r.Directory.Assign(ctx, s.PrincipalID, networkRole, subnet.Parent().String()); err != nil {
+			return false, fmt.Errorf("role of cluster: %w", err)
+		}
+	}
+	s.Granted = true
 	return true, nil
 }
 

@@ -42,59 +42,14 @@ func (p *Provider) Run(ctx context.Context) error {
 	r := newRunner(p)
 	var group reconcile.Group
 	group.Add("clusters", func(ctx context.Context) error {
-		return r.follow(ctx, arm.DocumentPrefix, r.document)
+		return store.Follow(ctx, p.Store, arm.DocumentPrefix, p.Log, r.document)
 	})
 	group.Add("reports", func(ctx context.Context) error {
-		return r.follow(ctx, "hosts/"+p.Host+"/reports/", r.report)
-	})
-	group.Add("edge", func(ctx context.Context) error {
-		r.queue.Add(edgeName)
-		<-ctx.Done()
-		return nil
+		return store.Follow(ctx, p.Store, "hosts/"+p.Host+"/reports/", p.Log, r.report)
 	})
 	group.Add("reconciler", reconcile.Loop{Name: "clusters", Queue: r.queue, Workers: workers, Logger: p.Log,
-		Reconciler: reconcile.Func(r.one)}.Run)
+		Reconciler: reconcile.Func(r.reconcile)}.Run)
 	return group.Run(ctx)
-}
-
-// one works on a key: a cluster's, or the edge's.
-func (r *runner) one(ctx context.Context, key string) (time.Duration, error) {
-	if key == edgeName {
-		return 0, r.writeEdge(ctx)
-	}
-	return r.reconcile(ctx, key)
-}
-
-// follow sees every document under prefix, and every change from then on,
-// however often the watch breaks.
-func (r *runner) follow(ctx context.Context, prefix string, see func(store.Record, bool)) error {
-	for ctx.Err() == nil {
-		records, revision, err := r.Store.List(ctx, prefix)
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			r.Log.ErrorContext(ctx, "listing failed", "prefix", prefix, "error", err)
-			wait(ctx, time.Second)
-			continue
-		}
-		for _, record := range records {
-			see(record, false)
-		}
-		for event := range r.Store.Watch(ctx, prefix, revision) {
-			see(event.Record, event.Deleted)
-		}
-	}
-	return nil
-}
-
-func wait(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }
 
 // document sees a cluster's or a pool's document, and asks for work on the cluster.
@@ -148,7 +103,7 @@ func (r *runner) report(record store.Record, deleted bool) {
 	kind, name, _ := strings.Cut(strings.TrimPrefix(record.Key, "hosts/"+r.Host+"/reports/"), "/")
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if host.Kind(kind) == host.EdgeUnit {
+	if k := host.Kind(kind); k == host.EdgeUnit || k == host.VNetUnit {
 		for key := range r.starting {
 			r.queue.Add(key)
 		}

@@ -13,58 +13,96 @@ import (
 	"bastide.dev/store"
 )
 
-// tearDown removes a cluster: machines and control plane first, then the
-// network they are on, at last, in the transaction that ends the operation, all
-// that was allotted.
+// tearDown removes a cluster, what hangs on others first: its machines and
+// control plane, then what it has in networks, then its documents.
 func (r *runner) tearDown(ctx context.Context, w *whole, h *hosted) (time.Duration, error) {
-	unnamed, err := r.named(ctx, w.state.FQDN, false)
-	if err != nil {
-		return 0, err
-	}
 	var changes []store.Change
-	busy := false
 	for _, k := range h.sorted() {
-		if k.kind == vnetKind {
-			continue
-		}
-		busy = true
 		if !h.tombstoned(k) {
 			changes = append(changes, h.bury(w.state.Host, k))
 		}
 	}
-	network := unitKey{vnetKind, w.state.ID}
-	if _, there := h.units[network]; there && !busy && !h.tombstoned(network) {
-		changes = append(changes, h.bury(w.state.Host, network))
-	}
 	if changes = append(changes, h.gone(w.state.Host, nil)...); len(changes) > 0 {
 		return soon, r.write(ctx, w.doc, changes)
 	}
-	if len(h.units) > 0 || !unnamed {
+	if len(h.units) > 0 {
 		return r.overdue(ctx, w, h)
+	}
+	changes, err := r.leaveNetworks(ctx, w)
+	if err != nil {
+		return 0, err
+	}
+	if len(changes) > 0 {
+		return soon, r.write(ctx, w.doc, changes)
+	}
+	for _, vnet := range r.networks(w) {
+		waiting, err := r.Network.Waiting(ctx, vnet)
+		if err != nil {
+			return 0, err
+		}
+		if waiting != "" {
+			return r.overdue(ctx, w, h)
+		}
 	}
 	return 0, r.removed(ctx, w)
 }
 
-// removed ends a deletion of which nothing is left to do on the host.
+// networks are the virtual networks that a cluster was in.
+func (r *runner) networks(w *whole) []resource.ID {
+	ids := []resource.ID{w.vnetID()}
+	if !w.state.ServerSubnet.IsRoot() && !w.state.ServerSubnet.Parent().Equal(w.vnetID()) {
+		ids = append(ids, w.state.ServerSubnet.Parent())
+	}
+	return ids
+}
+
+// leaveNetworks are the changes that take a cluster out of the networks: its
+// place in them, its documents, and those in its group.
+func (r *runner) leaveNetworks(ctx context.Context, w *whole) ([]store.Change, error) {
+	var err error
+	if w.subnets, err = r.Provider.subnets(ctx, w.places()); err != nil {
+		return nil, err
+	}
+	changes, err := r.dissociate(ctx, w)
+	if err != nil || len(changes) > 0 {
+		return changes, err
+	}
+	if changes, err = r.Network.Serve(ctx, w.doc.ID, nil); err != nil {
+		return nil, err
+	}
+	for _, d := range w.zoneDocs() {
+		if d.id.Under(w.group()) {
+			continue
+		}
+		stored, err := arm.GetDocument(ctx, r.Store, d.id)
+		if fault.Is(err, fault.NotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		changes = append(changes, store.Change{Key: arm.DocumentKey(d.id), Revision: stored.Revision})
+	}
+	inside, _, err := arm.ListDocuments(ctx, r.Store, w.group(), "")
+	if err != nil {
+		return nil, fmt.Errorf("node resource group: %w", err)
+	}
+	for _, d := range inside {
+		changes = append(changes, store.Change{Key: arm.DocumentKey(d.ID), Revision: d.Revision})
+	}
+	return changes, nil
+}
+
+// removed forgets what is left of a cluster and ends its deletion.
 func (r *runner) removed(ctx context.Context, w *whole) error {
 	if err := r.dropIdentities(ctx, w); err != nil {
 		return err
 	}
-	s := &w.state
 	changes := []store.Change{
-		{Key: keysKey(s.UID), Revision: store.Any},
-		{Key: publicKey(s.Public), Revision: store.Any},
-		{Key: publicKey(s.Egress), Revision: store.Any},
+		{Key: keysKey(w.state.UID), Revision: store.Any},
+		{Key: principalKey(w.state.UID), Revision: store.Any},
+		{Key: arm.DocumentKey(w.group()), Revision: store.Any},
 	}
-	group := resource.GroupID(w.doc.ID.Subscription(), s.Desired.NodeGroup)
-	inside, _, err := arm.ListDocuments(ctx, r.Store, group, "")
-	if err != nil {
-		return fmt.Errorf("node resource group: %w", err)
-	}
-	for _, d := range inside {
-		changes = append(changes, store.Change{Key: arm.DocumentKey(d.ID), Revision: store.Any})
-	}
-	changes = append(changes, store.Change{Key: arm.DocumentKey(group), Revision: store.Any})
 	if err := r.ops.Finish(ctx, w.doc.Operation, arm.Ending{}, changes...); err != nil {
 		return fmt.Errorf("end deletion: %w", err)
 	}
@@ -76,7 +114,7 @@ func (r *runner) removed(ctx context.Context, w *whole) error {
 func (r *runner) dropIdentities(ctx context.Context, w *whole) error {
 	s := &w.state
 	if s.Desired.Identity != systemAssigned {
-		return nil
+		return nil // the user's own principal; its roles in the group go with the group
 	}
 	if s.KubeletPrincipal == "" {
 		if _, err := r.identities(ctx, w); err != nil {

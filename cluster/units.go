@@ -16,8 +16,11 @@ import (
 	"bastide.dev/store"
 )
 
-// txnSize bounds the changes of one transaction: etcd's default is 128.
-const txnSize = 100
+// A transaction's bounds: the service's etcd takes 1,024 changes and 1.5 MiB.
+const (
+	txnChanges = 1000
+	txnBytes   = 1 << 20
+)
 
 // unitKey names a unit among a host's.
 type unitKey struct {
@@ -56,8 +59,8 @@ func (h *hosted) sorted() []unitKey {
 // hosted reads a cluster's units and reports.
 func (p *Provider) hosted(ctx context.Context, s *clusterState) (*hosted, error) {
 	h := &hosted{units: map[unitKey]store.Record{}, reports: map[unitKey]host.Report{}}
-	for _, kind := range []host.Kind{host.VNetUnit, host.ControlPlaneUnit, host.MachineUnit} {
-		name := s.ID // of these two there is one
+	for _, kind := range []host.Kind{host.ControlPlaneUnit, host.MachineUnit} {
+		name := s.ID // of control planes there is one
 		if kind == host.MachineUnit {
 			name += "-"
 		}
@@ -136,7 +139,7 @@ func (h *hosted) gone(machine string, wanted map[unitKey]bool) []store.Change {
 // in as few transactions as may be; each of them leaves the store consistent.
 func (p *Provider) write(ctx context.Context, doc *arm.Document, changes []store.Change) error {
 	guard := store.Change{Key: arm.DocumentKey(doc.ID), Revision: doc.Revision, Check: true}
-	for chunk := range slices.Chunk(changes, txnSize) {
+	for _, chunk := range chunks(changes) {
 		guarded := chunk
 		if !slices.ContainsFunc(changes, func(c store.Change) bool { return c.Key == guard.Key }) {
 			guarded = append([]store.Change{guard}, chunk...)
@@ -146,6 +149,21 @@ func (p *Provider) write(ctx context.Context, doc *arm.Document, changes []store
 		}
 	}
 	return nil
+}
+
+// chunks cuts changes into what a transaction takes. Addresses come before units
+// in a plan, and so into the first, beside the documents that hold them.
+func chunks(changes []store.Change) [][]store.Change {
+	var all [][]store.Change
+	start, size := 0, 0
+	for i, c := range changes {
+		if i > start && (i-start >= txnChanges || size+len(c.Value) > txnBytes) {
+			all = append(all, changes[start:i])
+			start, size = i, 0
+		}
+		size += len(c.Key) + len(c.Value)
+	}
+	return append(all, changes[start:])
 }
 
 // raced tells whether a write lost against another: look again.

@@ -3,7 +3,6 @@
 package cluster
 
 import (
-	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -40,6 +39,8 @@ func (p *parser) validate(d *Desired, id resource.ID, old *Desired) {
 	}
 	p.validateLinux(d)
 	p.validateNetwork(d)
+	p.validateOutbound(d)
+	p.validateAccess(d)
 	p.validatePools(d, old)
 	if old != nil {
 		p.unchanged(d, old)
@@ -68,73 +69,6 @@ func reservedUsers() []string {
 		users input sgx kvm render crontab messagebus netdev polkitd tcpdump uuidd ssh _ssh`)
 }
 
-func (p *parser) validateNetwork(d *Desired) {
-	const prefix = "properties.networkProfile."
-	if d.Plugin != kubenet && d.Plugin != azureCNI {
-		p.problems = append(p.problems, fault.New(fault.Unsupported, "PropertyNotSupported",
-			"properties.networkProfile.networkPlugin can't be %q here: only kubenet and azure are possible.", d.Plugin).At(prefix+"networkPlugin"))
-		return
-	}
-	if d.Plugin == azureCNI && d.PodCIDR.IsValid() {
-		p.bad("InvalidParameter", prefix+"podCidr", "podCidr can't be set with the network plugin azure: pods get addresses from the node's subnet.")
-	}
-	// Kubernetes takes a service range of at most 20 bits.
-	if s := d.ServiceCIDR; s.IsValid() && (s.Bits() < 12 || s.Bits() > 27) {
-		p.bad("InvalidParameter", prefix+"serviceCidr", "The value of parameter networkProfile.serviceCidr is invalid: %s must be between /12 and /27.", s)
-	}
-	if c := d.PodCIDR; c.IsValid() && c.Bits() > kubenetPodBits {
-		p.bad("InvalidParameter", prefix+"podCidr", "The value of parameter networkProfile.podCidr is invalid: %s holds no node's /24.", c)
-	}
-	p.validateDNS(d)
-	p.validateOverlap(d)
-}
-
-func (p *parser) validateDNS(d *Desired) {
-	const target = "properties.networkProfile.dnsServiceIP"
-	if !d.DNS.IsValid() || !d.ServiceCIDR.IsValid() {
-		return
-	}
-	switch {
-	case !d.ServiceCIDR.Contains(d.DNS):
-		p.bad("InvalidParameter", target, "The value of parameter networkProfile.dnsServiceIP is invalid: %s isn't in the service range %s.", d.DNS, d.ServiceCIDR)
-	case d.DNS == nth(d.ServiceCIDR, 0) || d.DNS == nth(d.ServiceCIDR, 1):
-		p.bad("InvalidParameter", target, "The value of parameter networkProfile.dnsServiceIP is invalid: %s is the range itself or the API server's own; take a later one.", d.DNS)
-	}
-}
-
-// validateOverlap refuses ranges that meet: the three of a cluster, and those
-// that mean something else on every Linux machine.
-func (p *parser) validateOverlap(d *Desired) {
-	const prefix = "properties.networkProfile."
-	type named struct {
-		target, name string
-		prefix       netip.Prefix
-	}
-	ranges := []named{
-		{prefix + "serviceCidr", "serviceCidr", d.ServiceCIDR},
-		{prefix + "podCidr", "podCidr", d.PodCIDR},
-	}
-	fixed := []named{
-		{"", "the cluster's virtual network", vnetPrefix()},
-		{"", "loopback addresses", netip.MustParsePrefix("127.0.0.0/8")},
-		{"", "link-local addresses", netip.MustParsePrefix("169.254.0.0/16")},
-		{"", "Azure's own address", netip.MustParsePrefix("168.63.129.16/32")},
-		{"", "multicast addresses", netip.MustParsePrefix("224.0.0.0/3")},
-		{"", "addresses of no network", netip.MustParsePrefix("0.0.0.0/8")},
-	}
-	for i, r := range ranges {
-		for _, other := range append(ranges[:i:i], fixed...) {
-			if r.prefix.IsValid() && other.prefix.IsValid() && r.prefix.Overlaps(other.prefix) {
-				code := "ServiceCidrOverlapExistingSubnetsCidr"
-				if other.target != "" || r.name == "podCidr" {
-					code = "InvalidParameter"
-				}
-				p.bad(code, r.target, "The specified %s %s overlaps %s %s.", r.name, r.prefix, other.name, other.prefix)
-			}
-		}
-	}
-}
-
 // unchanged refuses a change of what is fixed for a cluster's life.
 func (p *parser) unchanged(d, old *Desired) {
 	const prefix, network = "properties.", "properties.networkProfile."
@@ -146,6 +80,13 @@ func (p *parser) unchanged(d, old *Desired) {
 	p.fixed(d.PodCIDR == old.PodCIDR, network+"podCidr")
 	p.fixed(d.ServiceCIDR == old.ServiceCIDR, network+"serviceCidr")
 	p.fixed(d.DNS == old.DNS, network+"dnsServiceIP")
+	p.fixed(d.Overlay == old.Overlay, network+"networkPluginMode")
+	p.fixed(d.Policy == old.Policy, network+"networkPolicy")
+	p.fixed(d.Outbound.Type == old.Outbound.Type, network+"outboundType")
+	p.fixed(d.Outbound.PoolType == old.Outbound.PoolType, network+"loadBalancerProfile.backendPoolType")
+	p.fixed(d.Access.Private == old.Access.Private, prefix+"apiServerAccessProfile.enablePrivateCluster")
+	p.fixed(strings.EqualFold(d.Access.Zone, old.Access.Zone), prefix+"apiServerAccessProfile.privateDNSZone")
+	p.fixed(d.Access.Subdomain == old.Access.Subdomain, prefix+"fqdnSubdomain")
 	p.fixed(d.Identity == old.Identity, "identity.type")
 	p.fixed(d.ClientID == old.ClientID, prefix+"servicePrincipalProfile.clientId")
 	p.noUpgrade(d.Version, old.Version, prefix+"kubernetesVersion")

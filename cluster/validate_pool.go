@@ -5,7 +5,6 @@ package cluster
 import (
 	"fmt"
 	"maps"
-	"math/bits"
 	"regexp"
 	"slices"
 	"strings"
@@ -30,11 +29,11 @@ func (p *parser) validatePools(d *Desired, old *Desired) {
 	for i, pool := range d.Pools {
 		p.validatePool(d, pool, fmt.Sprintf("%s[%d].", target, i), old)
 	}
-	p.validateTogether(d, target)
+	p.validateTogether(d, old, target)
 }
 
 // validateTogether checks what concerns all pools of a cluster.
-func (p *parser) validateTogether(d *Desired, target string) {
+func (p *parser) validateTogether(d, old *Desired, target string) {
 	if len(d.Pools) > maxPools {
 		p.bad("InvalidParameter", target, "A cluster can have at most %d agent pools; these are %d.", maxPools, len(d.Pools))
 	}
@@ -45,25 +44,15 @@ func (p *parser) validateTogether(d *Desired, target string) {
 		p.bad("InvalidParameter", target, "There has to be at least one agent pool of mode System.")
 	}
 	p.validateRoom(d, target)
+	p.validateSubnets(d, old, target)
 }
 
 // validateRoom refuses more nodes than the pod range has blocks for, before any is made.
 func (p *parser) validateRoom(d *Desired, target string) {
-	if d.Plugin == kubenet && d.PodCIDR.IsValid() && d.PodCIDR.Bits() <= kubenetPodBits {
+	if !d.podsInSubnet() && d.PodCIDR.IsValid() && d.PodCIDR.Bits() <= kubenetPodBits {
 		if room := 1 << (kubenetPodBits - d.PodCIDR.Bits()); d.nodes() > room {
 			p.bad("InsufficientSubnetSize", target, "The pod range %s has room for %d nodes; these are %d. Use fewer nodes or a larger podCidr.", d.PodCIDR, room, d.nodes())
 		}
-		return
-	}
-	if d.Plugin != azureCNI {
-		return
-	}
-	need, room := 0, 1<<(32-subnetPrefix().Bits())-1<<(32-nodeSlice().Bits())
-	for _, pool := range d.Pools {
-		need += pool.Count << bits.Len(uint(max(pool.MaxPods, 1)-1))
-	}
-	if need > room {
-		p.bad("InsufficientSubnetSize", target, "The subnet %s has %d addresses for pods; these nodes need %d. Use fewer nodes or a smaller maxPods.", subnetPrefix(), room, need)
 	}
 }
 
@@ -94,6 +83,7 @@ func (p *parser) validatePool(d *Desired, pool Pool, target string, old *Desired
 	if was, exists := old.pool(pool.Name); exists {
 		p.fixed(strings.EqualFold(pool.Size, was.Size), target+"vmSize")
 		p.fixed(pool.MaxPods == was.MaxPods, target+"maxPods")
+		p.fixed(pool.Subnet.Equal(was.Subnet), target+"vnetSubnetID")
 		// The kubelet gives its Node labels and taints when it registers; changing them later needs more.
 		p.fixed(maps.Equal(pool.Labels, was.Labels), target+"nodeLabels")
 		p.fixed(sameTexts(pool.Taints, was.Taints), target+"nodeTaints")

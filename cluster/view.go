@@ -26,8 +26,14 @@ func (p *Provider) viewCluster(ctx context.Context, d *arm.Document, version res
 		return nil, err
 	}
 	s := &w.state
+	if name := w.publicName(); name != "" {
+		set(body, "properties.fqdn", name)
+	}
+	if name := w.privateName(); name != "" {
+		set(body, "properties.privateFQDN", name)
+	}
+	w.viewOutbound(body)
 	for path, value := range map[string]any{
-		"properties.fqdn":                     s.FQDN,
 		"properties.azurePortalFQDN":          s.FQDN,
 		"properties.maxAgentPools":            maxPools,
 		"properties.resourceUID":              s.UID,
@@ -141,4 +147,17 @@ func powerState(stopped bool) object {
 func kubeletIdentityID(id resource.ID, d *Desired) string {
 	return resource.GroupID(id.Subscription(), d.NodeGroup).
 		Resource("Microsoft.ManagedIdentity", "userAssignedIdentities", id.Name()+"-agentpool").String()
+}
+
+// viewOutbound shows the public addresses that nodes leave by.
+func (w *whole) viewOutbound(body object) {
+	profile := map[string]string{byLoadBalancer: "loadBalancerProfile", byManagedNAT: "natGatewayProfile"}[w.state.Desired.Outbound.Type]
+	if profile == "" {
+		return
+	}
+	effective := []any{}
+	for _, f := range w.frontEnds() {
+		effective = append(effective, ref(f.id))
+	}
+	set(body, "properties.networkProfile."+profile+".effectiveOutboundIPs", effective)
 }

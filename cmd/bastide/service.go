@@ -14,6 +14,7 @@ import (
 	"bastide.dev/arm"
 	"bastide.dev/bundle"
 	"bastide.dev/cluster"
+	"bastide.dev/compute"
 	"bastide.dev/controlplane"
 	"bastide.dev/dataplane"
 	"bastide.dev/fault"
@@ -21,6 +22,7 @@ import (
 	"bastide.dev/identity/graph"
 	"bastide.dev/identity/login"
 	"bastide.dev/instance"
+	"bastide.dev/network"
 	"bastide.dev/nodeimage"
 	"bastide.dev/reconcile"
 	"bastide.dev/registry"
@@ -64,6 +66,8 @@ type service struct {
 	directory *identity.Directory
 	login     *login.Service
 	graph     *graph.Service
+	networks  *network.Provider
+	machines  *compute.Provider
 	clusters  *cluster.Provider
 	front     *arm.Handler
 	registry  *registry.Registry
@@ -99,6 +103,12 @@ func (s *service) wire(keys keyring, log *slog.Logger) (err error) {
 	if s.graph, err = graph.New(graph.Config{Directory: s.directory, Log: log}); err != nil {
 		return fmt.Errorf("graph: %w", err)
 	}
+	if s.networks, err = newNetworks(s, log); err != nil {
+		return fmt.Errorf("networks: %w", err)
+	}
+	if s.machines, err = newMachines(s, log); err != nil {
+		return fmt.Errorf("machines: %w", err)
+	}
 	if s.clusters, err = newClusters(s, keys, log); err != nil {
 		return fmt.Errorf("clusters: %w", err)
 	}
@@ -115,6 +125,8 @@ func (s *service) addTo(g *reconcile.Group) {
 	g.Add("read cache", s.cache.Run)
 	g.Add("directory", s.directory.Run)
 	g.Add("login", s.login.Run)
+	g.Add("networks", s.networks.Run)
+	g.Add("machines", s.machines.Run)
 	g.Add("clusters", s.clusters.Run)
 	g.Add("front door's background work", s.front.Run)
 	g.Add("registry", s.registry.Run)
@@ -135,21 +147,33 @@ func newClusters(s *service, keys keyring, log *slog.Logger) (*cluster.Provider,
 	if err != nil {
 		return nil, err
 	}
-	var names []dataplane.Name
-	for _, n := range instance.Services() {
-		names = append(names, dataplane.Name{Name: in.Host(n), Addresses: []netip.Addr{in.FrontDoor()}})
-	}
 	return cluster.New(cluster.Config{
-		Store: s.store, Catalogue: &catalogue{in.CacheDir}, Directory: s.directory, Log: log,
+		Store: s.store, Catalogue: &catalogue{in.CacheDir}, Directory: clusterDirectory{s.directory}, Network: clusterNetwork{s.networks}, Log: log,
 		CheckSecret: func(ctx context.Context, clientID, secret string) error {
 			_, _, err := s.directory.CheckSecret(ctx, clientID, secret, "")
 			return err
 		},
 		Host: hostName, Location: in.Location, Domain: in.Domain, Tenant: in.Tenant,
-		PublicPool: in.PublicPool, FrontDoor: in.FrontDoor(), Names: names,
+		ResourceManager: in.URL("management"), Login: in.URL("login"), Cloud: bundle.CloudControllerVersion,
 		Addons:   controlplane.Addons{CoreDNS: nodeimage.CoreDNSImage, MetricsServer: nodeimage.MetricsServerImage},
 		Registry: in.Host("registry"), InstanceCA: ca, PauseImage: nodeimage.PauseImage,
 	})
+}
+
+func newNetworks(s *service, log *slog.Logger) (*network.Provider, error) {
+	in := s.in
+	var names []dataplane.Name
+	for _, n := range instance.Services() {
+		names = append(names, dataplane.Name{Name: in.Host(n), Addresses: []netip.Addr{in.FrontDoor()}})
+	}
+	return network.New(network.Config{Store: s.store, Log: log, Host: hostName, Location: in.Location, Domain: in.Domain,
+		PublicPool: in.PublicPool, FrontDoor: in.FrontDoor(), Names: names})
+}
+
+func newMachines(s *service, log *slog.Logger) (*compute.Provider, error) {
+	in := s.in
+	return compute.New(compute.Config{Store: s.store, Catalogue: &catalogue{in.CacheDir}, Network: computeNetwork{s.networks},
+		Log: log, Host: hostName, Location: in.Location})
 }
 
 // catalogue is what stands in the cache, asked anew each time: a bundle that was
@@ -177,6 +201,20 @@ func (c *catalogue) Parts(version string) (cluster.Parts, error) {
 	}
 	return cluster.Parts{Etcd: bundle.EtcdVersion, Image: image.Version,
 		Layers: []string{"runtime@" + bundle.RuntimeVersion, "kubernetes@" + version}}, nil
+}
+
+// Machine is what a virtual machine is made of: the node image, and kubectl of
+// the newest release.
+func (c *catalogue) Machine() (string, []string, error) {
+	image, err := nodeimage.Open(c.cacheDir, nodeimage.Latest)
+	if err != nil {
+		return "", nil, err
+	}
+	version, err := c.newest()
+	if err != nil {
+		return "", nil, err
+	}
+	return image.Version, []string{"kubernetes@" + version}, nil
 }
 
 func (c *catalogue) newest() (string, error) {
@@ -236,7 +274,7 @@ func newFront(s *service, log *slog.Logger) (*arm.Handler, error) {
 	who := armIdentity{s.directory}
 	return arm.New(arm.Config{
 		Store: s.store, Authenticator: who, Authorizer: who, Logger: log,
-		Providers:     []arm.Provider{s.clusters.ARM()},
+		Providers:     append(s.networks.ARM(), s.machines.ARM(), s.clusters.ARM()),
 		Tenant:        arm.Tenant{ID: in.Tenant, DisplayName: "Bastide " + in.Name, Domain: in.Domain},
 		Subscriptions: []arm.Subscription{{ID: in.Subscription, DisplayName: "Bastide " + in.Name}},
 		Endpoints:     arm.Endpoints{ResourceManager: in.URL("management"), Login: in.URL("login"), Graph: in.URL("graph")},
