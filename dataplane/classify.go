@@ -25,7 +25,9 @@ const (
 // as chains in which a packet meets few of them: a map from ports or addresses
 // leads to the chain of those terms that can match there. Chains have their
 // content's name, so that a change touches those that differ, and equal ones
-// are there once.
+// are there once. What comes after the last term that a split is about (a
+// group's default rules, mostly) isn't written into each part: all parts go on
+// to one chain that has it.
 type classifier struct {
 	table  *tableWriter
 	origin string
@@ -33,47 +35,66 @@ type classifier struct {
 	depth  int
 }
 
-// node writes terms as the chain name.
-func (c *classifier) node(name string, terms []term) {
+// node writes terms as the chain name; what none of them matches goes on to the
+// chain then, or is dropped.
+func (c *classifier) node(name string, terms []term, then string) {
 	c.depth++
 	defer func() { c.depth-- }()
 	terms = reachable(terms)
 	chain := c.table.chain(name)
 	if len(terms) <= leaf || c.depth >= deep {
-		c.list(chain, terms)
+		c.list(chain, terms, then)
 		return
 	}
 	if protocols := c.protocols(terms); protocols != nil {
-		c.byProtocol(chain, terms, protocols)
+		c.byProtocol(chain, terms, then, protocols)
 		return
 	}
 	best := c.best(terms)
 	if best == nil {
-		c.list(chain, terms)
+		c.list(chain, terms, then)
 		return
 	}
 	c.budget -= best.total
+	terms, then = c.tail(name, terms, then, best.dim)
 	m := rs.Map{Name: name + "-" + string(dimFields[best.dim]), Kind: rs.ToVerdict, Fields: fields(dimFields[best.dim])}
 	for _, part := range best.parts {
-		m.Elements = append(m.Elements, rs.MapElement{Key: []rs.Range{part.span}, Verdict: goTo(c.child(best.pick(terms, part.set)))})
+		m.Elements = append(m.Elements, rs.MapElement{Key: []rs.Range{part.span}, Verdict: goTo(c.child(best.pick(terms, part.set), then))})
 	}
 	c.table.mapping(m)
 	chain.Rules = []rs.Rule{
 		{Actions: []rs.Action{dispatch(m.Name, m.Fields...)}},
-		rule("", goTo(c.child(best.rest(terms)))),
+		rule("", goTo(c.child(best.rest(terms), then))),
 	}
 }
 
+// tail writes the terms after the last one with a condition in a dimension as a
+// chain of their own, and returns the others and that chain.
+func (c *classifier) tail(name string, terms []term, then string, dim int) ([]term, string) {
+	n := len(terms)
+	for n > 0 && terms[n-1].dims[dim] == nil {
+		n--
+	}
+	if len(terms)-n < 2 {
+		return terms, then // a jump costs as much
+	}
+	c.node(name+"-tail", terms[n:], then)
+	return terms[:n], name + "-tail"
+}
+
 // child writes terms as a chain named by their content.
-func (c *classifier) child(terms []term) string {
+func (c *classifier) child(terms []term, then string) string {
 	terms = reachable(terms)
+	if len(terms) == 0 && then != "" {
+		return then
+	}
 	var text []byte
 	for i := range terms {
 		text = terms[i].text(text)
 	}
-	name := contentName("rules", c.origin, string(text))
+	name := contentName("rules", c.origin, string(text), then)
 	if !c.table.has(name) {
-		c.node(name, terms)
+		c.node(name, terms, then)
 	}
 	return name
 }
@@ -106,9 +127,9 @@ func (t *term) all() bool {
 	return true
 }
 
-// list writes terms one after another. What none of them is about is dropped:
-// a group's last default rule says so, too.
-func (c *classifier) list(chain *rs.Chain, terms []term) {
+// list writes terms one after another. What none of them is about, and no chain
+// after them, is dropped: a group's last default rule says so, too.
+func (c *classifier) list(chain *rs.Chain, terms []term, then string) {
 	for i := range terms {
 		t := &terms[i]
 		r := rs.Rule{Origin: t.origin, Count: true}
@@ -127,7 +148,11 @@ func (c *classifier) list(chain *rs.Chain, terms []term) {
 		r.Actions = append(r.Actions, verdict)
 		chain.Rules = append(chain.Rules, r)
 	}
-	if n := len(terms); n == 0 || !terms[n-1].all() {
+	switch n := len(terms); {
+	case n > 0 && terms[n-1].all():
+	case then != "":
+		chain.Rules = append(chain.Rules, rule("", goTo(then)))
+	default:
 		chain.Rules = append(chain.Rules, rule(c.origin, drop))
 	}
 }
@@ -152,7 +177,8 @@ func (c *classifier) protocols(terms []term) []uint32 {
 
 // byProtocol writes a chain for each protocol, named by it: they change when
 // rules do, and the map that leads to them doesn't.
-func (c *classifier) byProtocol(chain *rs.Chain, terms []term, protocols []uint32) {
+func (c *classifier) byProtocol(chain *rs.Chain, terms []term, then string, protocols []uint32) {
+	terms, then = c.tail(chain.Name, terms, then, protocolDim)
 	m := rs.Map{Name: chain.Name + "-" + string(rs.Protocol), Kind: rs.ToVerdict, Fields: fields(rs.Protocol)}
 	split := func(of func(*term) bool) []term {
 		var some []term
@@ -170,12 +196,12 @@ func (c *classifier) byProtocol(chain *rs.Chain, terms []term, protocols []uint3
 			return d == nil || slices.ContainsFunc(d, func(r rs.Range) bool { return r.Contains(rs.Number(p)) })
 		})
 		name := fmt.Sprintf("%s-%d", chain.Name, p)
-		c.node(name, some)
+		c.node(name, some, then)
 		m.Elements = append(m.Elements, rs.MapElement{Key: []rs.Range{number(p, p)}, Verdict: goTo(name)})
 	}
 	c.table.mapping(m)
 	name := chain.Name + "-other"
-	c.node(name, split(func(t *term) bool { return t.dims[protocolDim] == nil }))
+	c.node(name, split(func(t *term) bool { return t.dims[protocolDim] == nil }), then)
 	chain.Rules = []rs.Rule{{Actions: []rs.Action{dispatch(m.Name, m.Fields...)}}, rule("", goTo(name))}
 }
 

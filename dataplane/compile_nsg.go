@@ -47,7 +47,7 @@ func (k *compiler) group(id string, inbound bool) string {
 		if g := &k.v.NSGs[i]; g.ID == id {
 			terms := termsOf(g, inbound)
 			c := &classifier{table: k.table, origin: "nsg/" + id, budget: spread*len(terms) + spare}
-			c.node(name, terms)
+			c.node(name, terms, "")
 		}
 	}
 	return name

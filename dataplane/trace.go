@@ -3,6 +3,7 @@
 package dataplane
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 
@@ -48,12 +49,13 @@ type PathHop struct {
 	Verdict string `json:"verdict,omitempty"` // "allow", "deny", "reset"; "": no decision
 }
 
-// Arrival is a packet at its destination, as seen there. One of the first five
+// Arrival is a packet at its destination, as seen there. One of the first six
 // says where that is.
 type Arrival struct {
 	NIC      string `json:"nic,omitempty"`
 	Terminal string `json:"terminal,omitempty"`
 	Router   string `json:"router,omitempty"`  // the VNet's own services
+	Edge     bool   `json:"edge,omitempty"`    // terminals' name server
 	Machine  bool   `json:"machine,omitempty"` // the front door
 	// Outside is the Internet beyond this machine. Source is the address that
 	// the configuration gives; the machine hides it behind its own.
@@ -268,7 +270,7 @@ func (w *walk) hook(where string, t *rs.Table, hook rs.Hook) (bool, error) {
 	}
 	switch o.Verdict {
 	case rs.Drop:
-		w.deny(where, "rule", o.Decided.Origin)
+		w.deny(where, "rule", cmp.Or(o.Decided.Origin, where+"/"+o.Decided.Chain))
 		return false, nil
 	case rs.Reject:
 		w.note(where, "rule", o.Decided.Origin, "reset")

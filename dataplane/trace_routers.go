@@ -190,7 +190,11 @@ func (w *walk) atEdge(in string) error {
 	p.InLink, p.OutLink, p.Mark, p.ConnMark, p.Translated, p.Local = in, "", 0, 0, false, false
 	now := pass{in: in, ends: w.ends(), leaving: w.ends(), proto: p.Protocol}
 	if slices.Contains(e.Addresses, p.Destination) {
-		_, err := w.hook("edge", &e.Table, rs.Input)
+		p.Local = true
+		ok, err := w.hook("edge", &e.Table, rs.Input)
+		if ok {
+			w.arrive("edge", "delivered to the edge", Arrival{Edge: true})
+		}
 		return err
 	}
 	route, found := longest(e.Routes, 0, p.Destination)

@@ -35,6 +35,8 @@ func outcome(p dataplane.Path) string {
 		at = "terminal " + a.Terminal
 	case a.Router != "":
 		at = "router " + a.Router
+	case a.Edge:
+		at = "edge"
 	case a.Machine:
 		at = "machine"
 	case a.Outside:
@@ -101,6 +103,8 @@ func TestTrace(t *testing.T) {
 		{"the front door", nic("c-n0"), tcp("192.88.99.1", 443), "machine 192.88.99.1:443 from 192.88.99.10:1024"},
 		{"the machine, but the front door", nic("c-n0"), tcp("192.88.99.1", 22), "refused: platform/machine"},
 		{"names", nic("c-n0"), flow(17, "168.63.129.16", 53), "router c 168.63.129.16:53 from 10.1.0.4:50000"},
+		{"a terminal's names", good, flow(17, "168.63.129.16", 53), "edge 168.63.129.16:53 from 192.88.99.60:50000"},
+		{"the edge's other ports", good, tcp("168.63.129.16", 22), "refused: edge/input"},
 		{"the router's own ports", nic("c-n0"), tcp("10.1.0.1", 22), "refused: platform/router"},
 		{"an unused public address", good, tcp("192.88.99.200", 80), "refused: unusedPublicAddress"},
 		{"an unused private address", nic("c-n0"), tcp("10.1.0.77", 80), "refused: system"},
