@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"math/bits"
 	"net/netip"
 	"slices"
@@ -56,10 +57,12 @@ func (c *classifier) node(name string, terms []term, then string) {
 		return
 	}
 	c.budget -= best.total
+	all := len(terms)
 	terms, then = c.tail(name, terms, then, best.dim)
+	best.pack(all - len(terms))
 	m := rs.Map{Name: name + "-" + string(dimFields[best.dim]), Kind: rs.ToVerdict, Fields: fields(dimFields[best.dim])}
 	for _, part := range best.parts {
-		m.Elements = append(m.Elements, rs.MapElement{Key: []rs.Range{part.span}, Verdict: goTo(c.child(best.pick(terms, part.set), then))})
+		m.Elements = append(m.Elements, rs.MapElement{Key: []rs.Range{part.span}, Verdict: goTo(c.child(best.pick(terms, part), then))})
 	}
 	c.table.mapping(m)
 	chain.Rules = []rs.Rule{
@@ -131,22 +134,9 @@ func (t *term) all() bool {
 // after them, is dropped: a group's last default rule says so, too.
 func (c *classifier) list(chain *rs.Chain, terms []term, then string) {
 	for i := range terms {
-		t := &terms[i]
-		r := rs.Rule{Origin: t.origin, Count: true}
-		for dim, ranges := range t.dims {
-			if ranges != nil {
-				r.Matches = append(r.Matches, c.table.among(dimFields[dim], ranges))
-			}
+		for _, dims := range terms[i].variants() {
+			chain.Rules = append(chain.Rules, c.rule(&terms[i], dims))
 		}
-		if t.log {
-			r.Actions = append(r.Actions, rs.Action{Verb: rs.Log, Group: FlowLogGroup})
-		}
-		verdict := drop
-		if t.allow {
-			verdict = back
-		}
-		r.Actions = append(r.Actions, verdict)
-		chain.Rules = append(chain.Rules, r)
 	}
 	switch n := len(terms); {
 	case n > 0 && terms[n-1].all():
@@ -155,6 +145,52 @@ func (c *classifier) list(chain *rs.Chain, terms []term, then string) {
 	default:
 		chain.Rules = append(chain.Rules, rule(c.origin, drop))
 	}
+}
+
+// rule is a term's, for one of its variants.
+func (c *classifier) rule(t *term, dims [dimensions][]rs.Range) rs.Rule {
+	r := rs.Rule{Origin: t.origin, Count: true}
+	for dim, ranges := range dims {
+		if ranges != nil {
+			r.Matches = append(r.Matches, c.table.among(dimFields[dim], ranges))
+		}
+	}
+	if t.log {
+		r.Actions = append(r.Actions, rs.Action{Verb: rs.Log, Group: FlowLogGroup})
+	}
+	verdict := drop
+	if t.allow {
+		verdict = back
+	}
+	r.Actions = append(r.Actions, verdict)
+	return r
+}
+
+// variants are a term with one range in each dimension, when that makes few: a
+// set of two or three costs the kernel more than as many rules.
+func (t *term) variants() [][dimensions][]rs.Range {
+	const few = 3
+	n := 1
+	for _, ranges := range t.dims {
+		n *= max(1, len(ranges))
+		if n > few {
+			return [][dimensions][]rs.Range{t.dims}
+		}
+	}
+	all := [][dimensions][]rs.Range{t.dims}
+	for dim, ranges := range t.dims {
+		var more [][dimensions][]rs.Range
+		for _, v := range all {
+			for i := range ranges {
+				v[dim] = ranges[i : i+1]
+				more = append(more, v)
+			}
+		}
+		if len(ranges) > 1 {
+			all = more
+		}
+	}
+	return all
 }
 
 // protocols are those to split by, nil when that is done or of no use.
@@ -229,18 +265,18 @@ func (b bitset) count() int {
 
 // part is a span of a dimension in which the same terms can match.
 type part struct {
-	span rs.Range
-	set  bitset
+	span   rs.Range
+	set    bitset
+	coarse bool // terms are in it that match in some of it
 }
 
 // split is a way to divide terms by a dimension.
 type split struct {
-	dim    int
-	parts  []part
-	any    bitset // terms without a condition in this dimension, or of the other family
-	coarse bool   // parts hold terms that match in some of it
-	total  int    // of terms in all different parts
-	worst  int    // of terms in one part
+	dim   int
+	parts []part
+	any   bitset // terms without a condition in this dimension, or of the other family
+	total int    // of terms in all different parts
+	worst int    // of terms in one part
 }
 
 // best is the split with the smallest largest part, nil when none is worth it.
@@ -315,7 +351,7 @@ func (s *split) sweep(edges []edge) {
 		if n := len(s.parts); n > 0 && slices.Equal(s.parts[n-1].set, on) && joined(s.parts[n-1].span, at) {
 			s.parts[n-1].span = rs.Between(s.parts[n-1].span.From, end)
 		} else if !slices.Equal(on, none) {
-			s.parts = append(s.parts, part{rs.Between(at, end), slices.Clone(on)})
+			s.parts = append(s.parts, part{span: rs.Between(at, end), set: slices.Clone(on)})
 		}
 	}
 }
@@ -336,14 +372,11 @@ func (s *split) measure() {
 
 // coarsen joins neighbours two by two.
 func (s *split) coarsen() *split {
-	half := &split{dim: s.dim, any: s.any, coarse: true}
+	half := &split{dim: s.dim, any: s.any}
 	for i := 0; i < len(s.parts); i += 2 {
-		p := part{s.parts[i].span, slices.Clone(s.parts[i].set)}
+		p := s.parts[i]
 		if i+1 < len(s.parts) {
-			p.span = rs.Between(p.span.From, s.parts[i+1].span.Last())
-			for w := range p.set {
-				p.set[w] |= s.parts[i+1].set[w]
-			}
+			p = p.join(s.parts[i+1])
 		}
 		half.parts = append(half.parts, p)
 	}
@@ -351,15 +384,52 @@ func (s *split) coarsen() *split {
 	return half
 }
 
-// pick are the terms of a part. In a fine split they match all of it.
-func (s *split) pick(terms []term, set bitset) []term {
+// join is a part from where p begins to where the other ends.
+func (p part) join(other part) part {
+	p.span, p.set, p.coarse = rs.Between(p.span.From, other.span.Last()), slices.Clone(p.set), true
+	for w := range p.set {
+		p.set[w] |= other.set[w]
+	}
+	return p
+}
+
+// pack joins neighbours that make a short list together: a chain costs more
+// than a few rules. Where parts may end depends on the value alone, so that a
+// new rule doesn't move the ends of all that come after it. shared are the
+// terms that no part has to write.
+func (s *split) pack(shared int) {
+	var packed []part
+	for _, p := range s.parts {
+		if n := len(packed); n > 0 && !ends(p.span.From) {
+			if joined := packed[n-1].join(p); joined.set.count()-shared <= leaf {
+				packed[n-1] = joined
+				continue
+			}
+		}
+		packed = append(packed, p)
+	}
+	s.parts = packed
+}
+
+// ends tells whether a packed part ends before a value: at every fourth or so.
+func ends(v rs.Value) bool {
+	n := v.Number
+	if v.Addr.IsValid() {
+		raw := v.Addr.As16()
+		n = crc32.ChecksumIEEE(raw[:])
+	}
+	return n*2654435761>>30 == 0 // Knuth's multiplicative hash
+}
+
+// pick are the terms of a part. In a fine one they match all of it.
+func (s *split) pick(terms []term, p part) []term {
 	var some []term
 	for i := range terms {
-		if !set.has(i) {
+		if !p.set.has(i) {
 			continue
 		}
 		t := terms[i]
-		if !s.coarse && !s.any.has(i) {
+		if !p.coarse && !s.any.has(i) {
 			t.dims[s.dim] = nil
 		}
 		some = append(some, t)
@@ -368,7 +438,7 @@ func (s *split) pick(terms []term, set bitset) []term {
 }
 
 // rest are the terms for what is in no part.
-func (s *split) rest(terms []term) []term { return s.pick(terms, s.any) }
+func (s *split) rest(terms []term) []term { return s.pick(terms, part{set: s.any}) }
 
 func following(v rs.Value) (rs.Value, bool) {
 	if v.Addr.IsValid() {
