@@ -22,7 +22,7 @@ import (
 // edgeTypes are what connects networks with the outside and with services.
 func (p *Provider) edgeTypes() []arm.Type {
 	return slices.Concat(
-		[]arm.Type{p.publicIPType(), p.publicPrefixType(), p.natGatewayType(), p.privateEndpointType(), p.zoneGroupType()},
+		[]arm.Type{p.publicIPType(), p.publicPrefixType(), p.natGatewayType(), p.privateEndpointType(), p.zoneGroupType(), p.linkServiceType()},
 		p.balancerTypes(), p.zoneTypes(), p.edgeQueries())
 }
 
@@ -77,16 +77,22 @@ func (p *Provider) region(f *findings, r *arm.Request) {
 
 // readRequest judges and decodes the body of a top-level resource; what is found so far comes with it.
 func readRequest[M any](p *Provider, r *arm.Request, rows []arm.Property) (findings, *M, error) {
-	f, model := findings(arm.Judge(r.Body, rows)), new(M)
-	if problem := arm.CheckName(r.ID.Name(), "name"); problem != nil && r.Old == nil {
-		f = append(f, problem)
-	}
-	p.region(&f, r)
+	f, model := p.judged(r, rows), new(M)
 	if err := decode(r.Body, model); err != nil {
 		// What couldn't even be read has no further problems.
 		return nil, nil, firstOf(f.add(err), f.err())
 	}
 	return f, model, nil
+}
+
+// judged is what is found in every request, whatever its type.
+func (p *Provider) judged(r *arm.Request, rows []arm.Property) findings {
+	f := findings(arm.Judge(r.Body, rows))
+	if problem := arm.CheckName(r.ID.Name(), "name"); problem != nil && r.Old == nil {
+		f = append(f, problem)
+	}
+	p.region(&f, r)
+	return f
 }
 
 func firstOf(errs ...error) error {
@@ -197,11 +203,16 @@ func decode(body map[string]any, model any) error {
 // planned is the plan that writes model as r's new body. It is an operation
 // when the body differs from what was, or what was didn't succeed.
 func planned(r *arm.Request, model any, changes ...store.Change) (*arm.Plan, error) {
-	d, err := r.New()
+	body, err := objectOf(model)
 	if err != nil {
 		return nil, err
 	}
-	body, err := objectOf(model)
+	return plannedBody(r, body, changes...)
+}
+
+// plannedBody is planned for a body in its normal form.
+func plannedBody(r *arm.Request, body map[string]any, changes ...store.Change) (*arm.Plan, error) {
+	d, err := r.New()
 	if err != nil {
 		return nil, err
 	}

@@ -37,7 +37,7 @@ func balancerProperties() []arm.Property {
 		fixed("sku.tier", "there is one region", "Regional"),
 		refused("extendedLocation", "there are no edge zones"),
 		refused("properties.inboundNatPools", "use inboundNatRules"),
-		fixed("properties.scope", "", "Public", "Private"),
+		refused("properties.scope", "a load balancer is what its front ends are"),
 		inParts(listFrontends,
 			effective("privateIPAddress", "privateIPAllocationMethod", "publicIPAddress", "subnet"),
 			ours("loadBalancingRules", "outboundRules", "inboundNatRules", "inboundNatPools"),

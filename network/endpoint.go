@@ -207,3 +207,14 @@ func (p *Provider) viewPrivateEndpoint(_ context.Context, d *arm.Document, _ res
 	}
 	return body, nil
 }
+
+// linkServiceType are private link services, which aren't offered: none can be
+// made. The row is there since cloud-provider-azure looks, for each Service that
+// goes, whether one hangs on its front end, and wants a list as the answer.
+func (p *Provider) linkServiceType() arm.Type {
+	return arm.Type{Name: "privateLinkServices", Versions: edgeVersions(),
+		Put: func(_ context.Context, r *arm.Request) (*arm.Plan, error) {
+			return nil, fault.New(fault.Unsupported, "PrivateLinkServiceNotSupported",
+				"The private link service %s can't be made: private link services aren't offered here.", r.ID)
+		}}
+}

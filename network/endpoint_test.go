@@ -93,6 +93,17 @@ func TestPrivateEndpoint(t *testing.T) {
 	}
 }
 
+// Private link services aren't offered, and a list of them is empty, not an error.
+func TestNoLinkServices(t *testing.T) {
+	t.Parallel()
+	w := newEdge(t)
+	w.refuses("PUT", edgeNetwork+"privateLinkServices/pls1", `{"location":"eastus","properties":{}}`, "PrivateLinkServiceNotSupported")
+	a := w.must("GET", strings.TrimSuffix(edgeNetwork, "/")+"/privateLinkServices?api-version=2019-03-01", "")
+	if list, ok := a.body["value"].([]any); !ok || len(list) != 0 {
+		t.Errorf("list %s", a.text)
+	}
+}
+
 // A zone group keeps the endpoint's record in a zone, and takes it away again.
 func TestZoneGroup(t *testing.T) {
 	t.Parallel()
