@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"bastide.dev/fault"
@@ -74,24 +75,25 @@ func Judge(body map[string]any, properties []Property) []*fault.Error {
 	for _, p := range properties {
 		j.rows[strings.ToLower(p.Path)] = p
 	}
-	j.object(body, "", Property{})
+	j.object(body, "", "", Property{})
 	slices.SortFunc(j.problems, func(a, b *fault.Error) int { return strings.Compare(a.Target, b.Target) })
 	return j.problems
 }
 
-// object judges the members of an object at path; above is the nearest row.
-func (j *judge) object(members map[string]any, path string, above Property) {
+// object judges the members of an object at path; pattern is the path as rows
+// have it, in lower case, and above the nearest row.
+func (j *judge) object(members map[string]any, path, pattern string, above Property) {
 	for name, value := range members {
-		child := name
-		if path != "" {
-			child = path + "." + name
+		if path == "" {
+			j.value(value, name, strings.ToLower(name), above)
+			continue
 		}
-		j.value(value, child, above)
+		j.value(value, path+"."+name, pattern+"."+strings.ToLower(name), above)
 	}
 }
 
-func (j *judge) value(value any, path string, above Property) {
-	row, found := j.rows[strings.ToLower(pattern(path))]
+func (j *judge) value(value any, path, pattern string, above Property) {
+	row, found := j.rows[pattern]
 	if !found {
 		row = above
 	}
@@ -106,10 +108,10 @@ func (j *judge) value(value any, path string, above Property) {
 	}
 	switch v := value.(type) {
 	case map[string]any:
-		j.object(v, path, row)
+		j.object(v, path, pattern, row)
 	case []any:
 		for i, element := range v {
-			j.value(element, fmt.Sprintf("%s[%d]", path, i), row)
+			j.value(element, path+"["+strconv.Itoa(i)+"]", pattern+"[]", row)
 		}
 	default:
 		if !off(value) {
@@ -129,19 +131,6 @@ func (j *judge) refuse(path string, value any, row Property) {
 		message += ": " + row.Note
 	}
 	j.problems = append(j.problems, fault.New(fault.Unsupported, "PropertyNotSupported", "%s.", message).At(path))
-}
-
-// pattern turns list indices into "[]".
-func pattern(path string) string {
-	var b strings.Builder
-	inside := false
-	for _, r := range path {
-		if !inside || r == ']' {
-			b.WriteRune(r)
-		}
-		inside = r == '[' || (inside && r != ']')
-	}
-	return b.String()
 }
 
 // empty values say nothing: the default holds.

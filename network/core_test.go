@@ -26,7 +26,7 @@ func subnetBody(name, prefix string) string {
 	return fmt.Sprintf(`{"name":%q,"properties":{"addressPrefix":%q}}`, name, prefix)
 }
 
-func rule(name string, priority int, changes ...string) string {
+func ruleJSON(name string, priority int, changes ...string) string {
 	properties := `"access":"Allow","direction":"Inbound","protocol":"Tcp","sourceAddressPrefix":"*","sourcePortRange":"*","destinationAddressPrefix":"*","destinationPortRange":"80"`
 	for i := 0; i+1 < len(changes); i += 2 {
 		if !strings.Contains(properties, changes[i]) {
@@ -84,22 +84,22 @@ func TestCoreRefusals(t *testing.T) {
 		"own resolver":      {vnetA, vnetBody(ten, ``, `,"dhcpOptions":{"dnsServers":["10.0.0.10"]}`), []string{"PropertyNotSupported"}},
 		"peer of nothing":   {vnetA + "/virtualNetworkPeerings/p", `{"properties":{"remoteVirtualNetwork":{"id":"` + vnetA + `x"}}}`, []string{"ParentResourceNotFound"}},
 
-		"low priority":        {nsgG, groupBody(rule("r", 99)), []string{"SecurityRuleInvalidPriority"}},
-		"high priority":       {nsgG, groupBody(rule("r", 4097)), []string{"SecurityRuleInvalidPriority"}},
-		"same priority":       {nsgG, groupBody(rule("r", 100), rule("s", 100)), []string{"SecurityRuleConflict"}},
-		"port of letters":     {nsgG, groupBody(rule("r", 100, `"80"`, `"http"`)), []string{"SecurityRuleInvalidPortRange"}},
-		"port too high":       {nsgG, groupBody(rule("r", 100, `"80"`, `"65536"`)), []string{"SecurityRuleInvalidPortRange"}},
-		"ports reversed":      {nsgG, groupBody(rule("r", 100, `"80"`, `"90-80"`)), []string{"SecurityRuleInvalidPortRange"}},
-		"ports listed in one": {nsgG, groupBody(rule("r", 100, `"80"`, `"80,90"`)), []string{"SecurityRuleInvalidPortRange"}},
-		"no address":          {nsgG, groupBody(rule("r", 100, `"sourceAddressPrefix":"*"`, `"sourceAddressPrefix":"10.0.0"`)), []string{"SecurityRuleInvalidAddressPrefix"}},
-		"IPv6 address":        {nsgG, groupBody(rule("r", 100, `"sourceAddressPrefix":"*"`, `"sourceAddressPrefix":"fd00::/8"`)), []string{"PropertyNotSupported"}},
-		"unknown tag":         {nsgG, groupBody(rule("r", 100, `"sourceAddressPrefix":"*"`, `"sourceAddressPrefix":"Intranet"`)), []string{"SecurityRuleInvalidAddressPrefix"}},
-		"both forms":          {nsgG, groupBody(rule("r", 100, `"80"`, `"80","destinationPortRanges":["90"]`)), []string{"SecurityRuleParameterConflict"}},
-		"neither form":        {nsgG, groupBody(rule("r", 100, `"destinationPortRange":"80"`, `"destinationPortRanges":[]`)), []string{"SecurityRuleParameterNotSpecified"}},
-		"star in a list":      {nsgG, groupBody(rule("r", 100, `"sourceAddressPrefix":"*"`, `"sourceAddressPrefixes":["*","10.0.0.0/8"]`)), []string{"SecurityRuleParameterContainsUnsupportedValue"}},
-		"no access":           {nsgG, groupBody(rule("r", 100, `"access":"Allow",`, ``)), []string{"SecurityRuleParameterNotSpecified"}},
-		"a protocol of none":  {nsgG, groupBody(rule("r", 100, `"Tcp"`, `"Sctp"`)), []string{"SecurityRuleParameterContainsUnsupportedValue"}},
-		"no such application group": {nsgG, groupBody(rule("r", 100, `"sourceAddressPrefix":"*"`, `"sourceApplicationSecurityGroups":[{"id":"`+edgeNetwork+`applicationSecurityGroups/no"}]`)),
+		"low priority":        {nsgG, groupBody(ruleJSON("r", 99)), []string{"SecurityRuleInvalidPriority"}},
+		"high priority":       {nsgG, groupBody(ruleJSON("r", 4097)), []string{"SecurityRuleInvalidPriority"}},
+		"same priority":       {nsgG, groupBody(ruleJSON("r", 100), ruleJSON("s", 100)), []string{"SecurityRuleConflict"}},
+		"port of letters":     {nsgG, groupBody(ruleJSON("r", 100, `"80"`, `"http"`)), []string{"SecurityRuleInvalidPortRange"}},
+		"port too high":       {nsgG, groupBody(ruleJSON("r", 100, `"80"`, `"65536"`)), []string{"SecurityRuleInvalidPortRange"}},
+		"ports reversed":      {nsgG, groupBody(ruleJSON("r", 100, `"80"`, `"90-80"`)), []string{"SecurityRuleInvalidPortRange"}},
+		"ports listed in one": {nsgG, groupBody(ruleJSON("r", 100, `"80"`, `"80,90"`)), []string{"SecurityRuleInvalidPortRange"}},
+		"no address":          {nsgG, groupBody(ruleJSON("r", 100, `"sourceAddressPrefix":"*"`, `"sourceAddressPrefix":"10.0.0"`)), []string{"SecurityRuleInvalidAddressPrefix"}},
+		"IPv6 address":        {nsgG, groupBody(ruleJSON("r", 100, `"sourceAddressPrefix":"*"`, `"sourceAddressPrefix":"fd00::/8"`)), []string{"PropertyNotSupported"}},
+		"unknown tag":         {nsgG, groupBody(ruleJSON("r", 100, `"sourceAddressPrefix":"*"`, `"sourceAddressPrefix":"Intranet"`)), []string{"SecurityRuleInvalidAddressPrefix"}},
+		"both forms":          {nsgG, groupBody(ruleJSON("r", 100, `"80"`, `"80","destinationPortRanges":["90"]`)), []string{"SecurityRuleParameterConflict"}},
+		"neither form":        {nsgG, groupBody(ruleJSON("r", 100, `"destinationPortRange":"80"`, `"destinationPortRanges":[]`)), []string{"SecurityRuleParameterNotSpecified"}},
+		"star in a list":      {nsgG, groupBody(ruleJSON("r", 100, `"sourceAddressPrefix":"*"`, `"sourceAddressPrefixes":["*","10.0.0.0/8"]`)), []string{"SecurityRuleParameterContainsUnsupportedValue"}},
+		"no access":           {nsgG, groupBody(ruleJSON("r", 100, `"access":"Allow",`, ``)), []string{"SecurityRuleParameterNotSpecified"}},
+		"a protocol of none":  {nsgG, groupBody(ruleJSON("r", 100, `"Tcp"`, `"Sctp"`)), []string{"SecurityRuleParameterContainsUnsupportedValue"}},
+		"no such application group": {nsgG, groupBody(ruleJSON("r", 100, `"sourceAddressPrefix":"*"`, `"sourceApplicationSecurityGroups":[{"id":"`+edgeNetwork+`applicationSecurityGroups/no"}]`)),
 			[]string{"InvalidResourceReference"}},
 
 		"hop without address": {rtT, tableBody(routeBody("0.0.0.0/0", "VirtualAppliance", "")), []string{"NextHopIpAddressRequired"}},
@@ -117,7 +117,7 @@ func TestCoreRefusals(t *testing.T) {
 		"two configurations":   {nicN, `{"location":"eastus","properties":{"ipConfigurations":[{"name":"a"},{"name":"b"}]}}`, []string{"PropertyNotSupported"}},
 		"no such pool":         {nicN, nicBody(edgeSubnet, `,"loadBalancerBackendAddressPools":[{"id":"`+edgeNetwork+`loadBalancers/no/backendAddressPools/p"}]`), []string{"InvalidResourceReference"}},
 		"own resolver of it":   {nicN, strings.Replace(nicBody(edgeSubnet, ``), `"properties":{`, `"properties":{"dnsSettings":{"dnsServers":["1.1.1.1"]},`, 1), []string{"PropertyNotSupported"}},
-		"nothing to delete in": {nsgG + "/securityRules/r", rule("r", 100), []string{"ParentResourceNotFound"}},
+		"nothing to delete in": {nsgG + "/securityRules/r", ruleJSON("r", 100), []string{"ParentResourceNotFound"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			(&edgeWorld{t: t, store: w.store, p: w.p, server: w.server}).refuses("PUT", c.path, c.body, c.codes...)
@@ -130,12 +130,12 @@ func TestManyRules(t *testing.T) {
 	w := newEdge(t)
 	rules := make([]string, 0, maxRules+1)
 	for i := range maxRules + 1 {
-		rules = append(rules, rule(fmt.Sprintf("r%d", i), 100+i))
+		rules = append(rules, ruleJSON(fmt.Sprintf("r%d", i), 100+i))
 	}
 	w.refuses("PUT", nsgG, groupBody(rules...), "SecurityRuleCountLimitReached")
 	w.must("PUT", nsgG, groupBody(rules[:maxRules]...))
-	w.refuses("PUT", nsgG+"/securityRules/more", rule("more", 4000), "SecurityRuleCountLimitReached")
-	if got := w.must("PUT", nsgG+"/securityRules/R7", rule("r7", 4000)); got.get("properties", "priority") != 4000.0 || got.get("name") != "r7" {
+	w.refuses("PUT", nsgG+"/securityRules/more", ruleJSON("more", 4000), "SecurityRuleCountLimitReached")
+	if got := w.must("PUT", nsgG+"/securityRules/R7", ruleJSON("r7", 4000)); got.get("properties", "priority") != 4000.0 || got.get("name") != "r7" {
 		t.Errorf("a rule changed: %s", got.text)
 	}
 }
@@ -198,16 +198,16 @@ func TestWhatIsAnOperation(t *testing.T) {
 	t.Parallel()
 	w := newEdge(t)
 	operations := func() int { return len(w.keys(arm.OperationPrefix)) }
-	w.must("PUT", nsgG, groupBody(rule("r", 100)))
+	w.must("PUT", nsgG, groupBody(ruleJSON("r", 100)))
 	before := operations()
 	got := w.must("GET", nsgG, "")
 	w.must("PUT", nsgG, got.text)
 	w.must("PATCH", nsgG, `{"tags":{"a":"b"}}`)
-	w.must("PUT", nsgG+"/securityRules/r", rule("r", 100, `"Tcp"`, `"TCP"`))
+	w.must("PUT", nsgG+"/securityRules/r", ruleJSON("r", 100, `"Tcp"`, `"TCP"`))
 	if operations() != before {
 		t.Errorf("%d operations for nothing", operations()-before)
 	}
-	w.must("PUT", nsgG+"/securityRules/r", rule("r", 100, `"80"`, `"81"`))
+	w.must("PUT", nsgG+"/securityRules/r", ruleJSON("r", 100, `"80"`, `"81"`))
 	if operations() != before+1 {
 		t.Errorf("%d operations for a change", operations()-before)
 	}

@@ -29,34 +29,24 @@ func (p *Provider) groupTypes() []arm.Type {
 
 // putGroup creates or replaces a network security group with its rules.
 func (p *Provider) putGroup(ctx context.Context, r *arm.Request) (*arm.Plan, error) {
-	f, model, err := readRequest[armnetwork.SecurityGroup](p, r, groupRows())
-	if err != nil {
-		return nil, err
-	}
-	old := &armnetwork.SecurityGroup{}
-	if r.Old != nil {
-		if old, err = readBody[armnetwork.SecurityGroup](r.Old); err != nil {
-			return nil, err
-		}
-	}
+	f := p.judged(r, groupRows())
 	c := &ruleCheck{p: p, f: &f, group: r.ID, known: map[string]bool{}}
-	for _, rule := range orEmpty(old.Properties).SecurityRules {
-		c.knows(rule)
-	}
-	next := &armnetwork.SecurityGroup{Properties: &armnetwork.SecurityGroupPropertiesFormat{SecurityRules: []*armnetwork.SecurityRule{}}}
-	rules := present(orEmpty(model.Properties).SecurityRules)
+	rules := rulesIn(r.Body)
 	if len(rules) > maxRules {
 		f.bad("SecurityRuleCountLimitReached", ruleList, "Network security group %s has %d security rules; at most %d are possible.", r.ID.Name(), len(rules), maxRules)
 		return nil, f.err()
+	}
+	if err := c.knows(r.Old, rules); err != nil {
+		return nil, err
 	}
 	for i, rule := range rules {
 		kept, err := c.rule(ctx, fmt.Sprintf("%s[%d]", ruleList, i), rule)
 		if err != nil {
 			return nil, err
 		}
-		next.Properties.SecurityRules = append(next.Properties.SecurityRules, kept)
+		rules[i] = kept
 	}
-	c.conflicts(next.Properties.SecurityRules)
+	c.conflicts(rules)
 	if err := f.err(); err != nil {
 		return nil, err
 	}
@@ -64,7 +54,7 @@ func (p *Provider) putGroup(ctx context.Context, r *arm.Request) (*arm.Plan, err
 	if err != nil {
 		return nil, err
 	}
-	return planned(r, next, changes...)
+	return plannedBody(r, rulesBody(rules), changes...)
 }
 
 func (p *Provider) putApplicationGroup(_ context.Context, r *arm.Request) (*arm.Plan, error) {

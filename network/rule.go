@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -34,14 +35,25 @@ type ruleCheck struct {
 	held  []*arm.Document
 }
 
-// knows notes the application groups that a rule names already: they can't have been deleted.
-func (c *ruleCheck) knows(rule *armnetwork.SecurityRule) {
-	props := orEmpty(orEmpty(rule).Properties)
-	for _, list := range [][]*armnetwork.ApplicationSecurityGroup{props.SourceApplicationSecurityGroups, props.DestinationApplicationSecurityGroups} {
-		for _, g := range present(list) {
+// knows notes the application groups that the group as it was names: they can't
+// have been deleted. It reads it only when the rules name any.
+func (c *ruleCheck) knows(old *arm.Document, rules []*armnetwork.SecurityRule) error {
+	named := func(r *armnetwork.SecurityRule) []*armnetwork.ApplicationSecurityGroup {
+		return slices.Concat(r.Properties.SourceApplicationSecurityGroups, r.Properties.DestinationApplicationSecurityGroups)
+	}
+	if old == nil || !slices.ContainsFunc(rules, func(r *armnetwork.SecurityRule) bool { return len(named(r)) > 0 }) {
+		return nil
+	}
+	var was armnetwork.SecurityGroup
+	if err := decodeGroup(old.Body, &was); err != nil {
+		return err
+	}
+	for _, r := range was.Properties.SecurityRules {
+		for _, g := range named(r) {
 			c.known[keyOf(value(g.ID))] = true
 		}
 	}
+	return nil
 }
 
 // rule judges one rule.
