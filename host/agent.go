@@ -47,12 +47,13 @@ type Link interface {
 	Report(ctx context.Context, reports []Report) error
 }
 
-// Config is what an Agent needs; every field is required.
+// Config is what an Agent needs; every field is required, Queries by queries.
 type Config struct {
 	Link          Link
 	Network       Network
 	ControlPlanes ControlPlanes
 	Machines      Machines
+	Queries       Queries
 	Log           *slog.Logger
 }
 
@@ -126,7 +127,7 @@ func (a *Agent) receive(ctx context.Context, u Unit) {
 	switch u.Kind {
 	case EdgeUnit, VNetUnit:
 		a.net.set(u)
-	case ControlPlaneUnit, MachineUnit:
+	case ControlPlaneUnit, MachineUnit, QueryUnit:
 		a.keep(ctx, u)
 	default:
 		a.outbox.put(Report{Kind: u.Kind, Name: u.Name, Generation: u.Generation, Error: "this host doesn't know units of kind " + string(u.Kind)})
@@ -189,8 +190,11 @@ func (a *Agent) forget(key unitKey, k *keeper) bool {
 }
 
 func (a *Agent) maker(key unitKey) maker {
-	if key.kind == MachineUnit {
+	switch key.kind {
+	case MachineUnit:
 		return &machineMaker{provider: a.Machines, net: a.net}
+	case QueryUnit:
+		return &queryMaker{queries: a.Queries, machines: a.Machines}
 	}
 	return &controlPlaneMaker{planes: a.ControlPlanes, net: a.net}
 }

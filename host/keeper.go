@@ -107,7 +107,7 @@ func (k *keeper) work(ctx context.Context) (Unit, error) {
 		report.Gone = err == nil
 	} else {
 		err = k.maker.make(ctx, unit, &report)
-		report.Applied = err == nil
+		report.Applied = err == nil && report.Error == ""
 	}
 	if err != nil {
 		report.Error = err.Error()

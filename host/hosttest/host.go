@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 
@@ -26,6 +27,8 @@ type Host struct {
 	Name  string
 	// Fail, when it returns a text, makes a unit fail with that error.
 	Fail func(kind host.Kind, name string) string
+	// Queries answers queries; without it they fail.
+	Queries func(q host.Query) (any, error)
 
 	VNets    map[string]dataplane.VNet
 	Edge     dataplane.Edge
@@ -49,7 +52,7 @@ func (h *Host) Answer(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	// Machines before control planes: whose nodes are ready depends on them.
-	order := []host.Kind{host.EdgeUnit, host.VNetUnit, host.MachineUnit, host.ControlPlaneUnit}
+	order := []host.Kind{host.EdgeUnit, host.VNetUnit, host.MachineUnit, host.ControlPlaneUnit, host.QueryUnit}
 	changed := false
 	for _, kind := range order {
 		for _, record := range records {
@@ -96,8 +99,29 @@ func (h *Host) apply(kind host.Kind, name string, record store.Record) (host.Rep
 	case host.MachineUnit:
 		h.Machines[name], err = decode[machine.Spec](record)
 		report.Machine = &machine.Status{ID: name, Phase: machine.Running}
+	case host.QueryUnit:
+		err = h.answer(record, &report)
 	}
 	return report, err
+}
+
+// answer answers a query; that it fails is an answer, too.
+func (h *Host) answer(record store.Record, report *host.Report) error {
+	q, err := decode[host.Query](record)
+	if err != nil {
+		return err
+	}
+	var answer any
+	failed := errors.New("this host answers no queries")
+	if h.Queries != nil {
+		answer, failed = h.Queries(q)
+	}
+	if failed != nil {
+		report.Applied, report.Error = false, failed.Error()
+		return nil
+	}
+	report.Answer, err = json.Marshal(answer)
+	return err
 }
 
 func decode[T any](record store.Record) (T, error) {
