@@ -80,21 +80,27 @@ func (p *Provider) putBalancer(ctx context.Context, r *arm.Request) (*arm.Plan, 
 	return planned(r, lb, slices.Concat(guards, private)...)
 }
 
-// newPublic are the public addresses that a load balancer didn't name before.
+// newPublic are the public addresses and prefixes that a load balancer didn't name before.
 func newPublic(lb, old *armnetwork.LoadBalancer) []resource.ID {
 	had := map[string]bool{}
 	for _, f := range frontends(old) {
-		had[keyOf(publicID(f.Properties.PublicIPAddress))] = true
+		had[keyOf(outsideOf(f.Properties))] = true
 	}
 	var ids []resource.ID
 	for _, f := range frontends(lb) {
-		if id := publicID(f.Properties.PublicIPAddress); id != "" && !had[keyOf(id)] {
-			if parsed := parsedID(id); !parsed.IsRoot() {
-				ids = append(ids, parsed)
-			}
+		if id := parsedID(outsideOf(f.Properties)); !id.IsRoot() && !had[id.Key()] {
+			ids = append(ids, id)
 		}
 	}
 	return ids
+}
+
+// outsideOf is the id of a front end's public address, or of its public prefix; "" of an internal one.
+func outsideOf(props *armnetwork.FrontendIPConfigurationPropertiesFormat) string {
+	if id := publicID(props.PublicIPAddress); id != "" {
+		return id
+	}
+	return subID(props.PublicIPPrefix)
 }
 
 // privateFrontends gives internal front ends their addresses: a dynamic one

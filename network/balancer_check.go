@@ -97,26 +97,35 @@ func namesOf[T any](list []*T, name func(*T) *string) []*string {
 func (c *balancerCheck) public(name string) bool {
 	for _, e := range c.lb.FrontendIPConfigurations {
 		if strings.EqualFold(value(e.Name), name) {
-			return e.Properties.PublicIPAddress != nil
+			return e.Properties.Subnet == nil
 		}
 	}
 	return false
 }
 
-// frontends: each has a public address or a subnet, and all are of one kind.
+// frontends: each has a public address, a public prefix or a subnet, and all are public or none is.
 func (c *balancerCheck) frontends() {
 	public, internal := 0, 0
 	vnet := ""
 	for i, e := range c.lb.FrontendIPConfigurations {
 		at := part(listFrontends, i) + ".properties."
 		props := e.Properties
+		given := 0
+		for _, is := range []bool{props.PublicIPAddress != nil, props.PublicIPPrefix != nil, props.Subnet != nil} {
+			if is {
+				given++
+			}
+		}
 		switch {
-		case props.PublicIPAddress != nil && props.Subnet != nil, props.PublicIPAddress == nil && props.Subnet == nil:
+		case given != 1:
 			c.bad("FrontendIPConfigurationMustHaveSubnetOrPublicIPAddress", strings.TrimSuffix(at, "."),
-				"Frontend IP configuration %s must reference either a subnet or a public IP address.", c.child(listFrontends, value(e.Name)))
+				"Frontend IP configuration %s must reference either a subnet, a public IP address or a public IP prefix.", c.child(listFrontends, value(e.Name)))
 		case props.PublicIPAddress != nil:
 			public++
-			c.publicAddress(at+"publicIPAddress", c.child(listFrontends, value(e.Name)), props)
+			c.publicAddress(at+"publicIPAddress", c.child(listFrontends, value(e.Name)), props, props.PublicIPAddress.ID, typePublicIP)
+		case props.PublicIPPrefix != nil:
+			public++
+			c.publicAddress(at+"publicIPPrefix", c.child(listFrontends, value(e.Name)), props, props.PublicIPPrefix.ID, typePrefix)
 		default:
 			internal++
 			its := keyOf(parsedID(subnetID(props.Subnet)).Parent().String())
@@ -132,11 +141,12 @@ func (c *balancerCheck) frontends() {
 	}
 }
 
-func (c *balancerCheck) publicAddress(target string, frontend resource.ID, props *armnetwork.FrontendIPConfigurationPropertiesFormat) {
+// publicAddress checks the public address or prefix that a front end names.
+func (c *balancerCheck) publicAddress(target string, frontend resource.ID, props *armnetwork.FrontendIPConfigurationPropertiesFormat, text *string, typ string) {
 	if *props.PrivateIPAllocationMethod == armnetwork.IPAllocationMethodStatic || value(props.PrivateIPAddress) != "" {
 		c.bad("PublicFrontendCannotHavePrivateIPAddress", target, "Frontend IP configuration %s has a public IP address and can't have a private one.", frontend)
 	}
-	id, ok := reference(&c.findings, target, props.PublicIPAddress.ID, typePublicIP)
+	id, ok := reference(&c.findings, target, text, typ)
 	if !ok {
 		return
 	}
@@ -151,7 +161,7 @@ func (c *balancerCheck) publicAddress(target string, frontend resource.ID, props
 	}
 	for _, e := range c.lb.FrontendIPConfigurations {
 		other := c.child(listFrontends, value(e.Name))
-		if strings.EqualFold(publicID(e.Properties.PublicIPAddress), id.String()) && !other.Equal(frontend) {
+		if strings.EqualFold(outsideOf(e.Properties), id.String()) && !other.Equal(frontend) {
 			c.publicInUse(target, frontend, id, other)
 			return
 		}
@@ -165,6 +175,34 @@ func (c *balancerCheck) publicAddress(target string, frontend resource.ID, props
 
 func (f *findings) publicInUse(target string, by, address, user resource.ID) {
 	f.bad("PublicIPAddressInUse", target, "Resource %s is referencing public IP address %s that is already allocated to resource %s.", by, address, user)
+}
+
+// alone refuses a rule on a front end that has a whole prefix: packets come to one address.
+func (c *balancerCheck) alone(target string, rule resource.ID, frontend string) {
+	for _, e := range c.lb.FrontendIPConfigurations {
+		if strings.EqualFold(value(e.Name), frontend) && e.Properties.PublicIPPrefix != nil {
+			c.bad("PublicIPPrefixFrontendIsForOutboundRules", target, "Rule %s can't use frontend IP configuration %s, which has a public IP prefix: that is for outbound rules.", rule, frontend)
+		}
+	}
+}
+
+// addresses is how many public addresses front ends have together.
+func (c *balancerCheck) addresses(refs []*armnetwork.SubResource) int {
+	count := 0
+	for _, ref := range refs {
+		for _, e := range c.lb.FrontendIPConfigurations {
+			if keyOf(subID(ref)) != c.child(listFrontends, value(e.Name)).Key() {
+				continue
+			}
+			count++
+			if prefix := c.inv.items[keyOf(subID(e.Properties.PublicIPPrefix))]; prefix != nil {
+				if block, err := blockOf(prefix.doc); err == nil {
+					count += len(addressesOf(block)) - 1
+				}
+			}
+		}
+	}
+	return count
 }
 
 // pool checks members that are named by their addresses.

@@ -86,6 +86,9 @@ func normalFrontend(f *findings, at string, e *armnetwork.FrontendIPConfiguratio
 	if e.PublicIPAddress != nil {
 		kept.PublicIPAddress = &armnetwork.PublicIPAddress{ID: e.PublicIPAddress.ID}
 	}
+	if e.PublicIPPrefix != nil {
+		kept.PublicIPPrefix = &armnetwork.SubResource{ID: e.PublicIPPrefix.ID}
+	}
 	if e.Subnet != nil {
 		kept.Subnet = &armnetwork.Subnet{ID: e.Subnet.ID}
 		kept.PrivateIPAddressVersion = ptr(armnetwork.IPVersionIPv4)

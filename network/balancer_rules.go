@@ -35,6 +35,7 @@ func (c *balancerCheck) rule(at string, e *armnetwork.LoadBalancingRule) {
 		c.bad("LoadBalancingRuleHAPortsRequireInternalFrontend", at+"protocol",
 			"Load balancing rule %s with protocol All and port 0 (HA ports) needs an internal front end.", id)
 	}
+	c.alone(at+"frontendIPConfiguration", id, frontend)
 	c.listen(at, listener{id.String(), frontend, *props.Protocol, *props.FrontendPort})
 	if *props.DisableOutboundSnat {
 		return
@@ -132,6 +133,7 @@ func (c *balancerCheck) nat(at string, e *armnetwork.InboundNatRule) {
 	between(&c.findings, "LoadBalancingRuleInvalidIdleTimeout", at+"idleTimeoutInMinutes", props.IdleTimeoutInMinutes, 4, 100)
 	c.ports(at, id, *props.Protocol, *props.FrontendPort, *props.BackendPort, *props.EnableFloatingIP)
 	if ok {
+		c.alone(at+"frontendIPConfiguration", id, frontend)
 		c.listen(at, listener{id.String(), frontend, *props.Protocol, *props.FrontendPort})
 	}
 }
@@ -165,7 +167,7 @@ func (c *balancerCheck) outbound(at string, index int, e *armnetwork.OutboundRul
 func (c *balancerCheck) outboundPorts(target string, id resource.ID, pool string, props *armnetwork.OutboundRulePropertiesFormat) {
 	const code = "SpecifiedAllocatedOutboundPortsForOutboundRule"
 	ports := *props.AllocatedOutboundPorts
-	available := portsPerFrontend * len(props.FrontendIPConfigurations)
+	available := portsPerFrontend * c.addresses(props.FrontendIPConfigurations)
 	members := len(c.members[c.child(listPools, pool).Key()])
 	for _, e := range c.lb.BackendAddressPools {
 		if strings.EqualFold(value(e.Name), pool) {

@@ -203,6 +203,31 @@ func TestBalancerRefusals(t *testing.T) {
 	w.refuses("PUT", edgeLB, strings.ReplaceAll(lbBody(), `"b1"`, `"b2"`), "LoadBalancerInUseByVirtualMachineScaleSet")
 }
 
+// prefixLB is a load balancer whose way out is a whole public prefix.
+func prefixLB(prefix string, ports int) string {
+	return fmt.Sprintf(`{"location":"eastus","properties":{"frontendIPConfigurations":[{"name":"f1","properties":{"publicIPPrefix":{"id":"%s"}}}],"backendAddressPools":[{"name":"b1"}],
+	"outboundRules":[{"name":"o1","properties":{"protocol":"All","allocatedOutboundPorts":%d,"backendAddressPool":%s,"frontendIPConfigurations":[%s]}}]}}`,
+		edgePrefixID(prefix), ports, ref(edgeLB, "backendAddressPools", "b1"), ref(edgeLB, "frontendIPConfigurations", "f1"))
+}
+
+func TestBalancerOfPrefix(t *testing.T) {
+	t.Parallel()
+	w := newEdge(t)
+	w.must("PUT", edgePrefixID("block"), `{"location":"eastus","properties":{"prefixLength":31}}`)
+	for i := range 4 {
+		w.instance(i, edgeLB+"/backendAddressPools/b1")
+	}
+	w.refuses("PUT", edgeLB, prefixLB("block", 32008), "SpecifiedAllocatedOutboundPortsForOutboundRuleExceedsTotalNumberOfAvailablePorts")
+	w.must("PUT", edgeLB, prefixLB("block", 32000)) // two addresses for four
+	if got := w.must("GET", edgePrefixID("block"), "").get("properties", "loadBalancerFrontendIpConfiguration", "id"); got != edgeLB+"/frontendIPConfigurations/f1" {
+		t.Errorf("the prefix is %v's", got)
+	}
+	w.refuses("PUT", edgePIP+"p1", pip(`,"publicIPPrefix":{"id":"`+edgePrefixID("block")+`"}`), "PublicIPPrefixInUse")
+	w.refuses("PUT", edgeLB+"/loadBalancingRules/r1", `{"properties":{"protocol":"Tcp","frontendPort":80,"backendPort":80,"disableOutboundSnat":true,"frontendIPConfiguration":`+
+		ref(edgeLB, "frontendIPConfigurations", "f1")+`}}`, "PublicIPPrefixFrontendIsForOutboundRules")
+	w.refuses("DELETE", edgePrefixID("block"), "", "PublicIpPrefixCannotBeDeleted")
+}
+
 func TestInternalBalancer(t *testing.T) {
 	t.Parallel()
 	w := newEdge(t)

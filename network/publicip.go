@@ -126,6 +126,15 @@ func (p *Provider) madeFrom(ctx context.Context, f *findings, r *arm.Request, pr
 	if err != nil || d == nil {
 		return netip.Prefix{}, nil, err
 	}
+	users, err := p.usersOf(ctx, id)
+	if err != nil {
+		return netip.Prefix{}, nil, err
+	}
+	for _, user := range users {
+		if !user.IsType(typePublicIP) {
+			f.bad("PublicIPPrefixInUse", target, "No public IP address can be made from public IP prefix %s: resource %s has all of it.", id, user)
+		}
+	}
 	block, err = blockOf(d)
 	return block, guards, err
 }

@@ -121,6 +121,7 @@ func TestPublicAddressesAreUnique(t *testing.T) {
 	}
 	w.refuses("PUT", edgePIP+"more", pip(`,"publicIPPrefix":{"id":"`+edgeNetwork+`publicIPPrefixes/block"}`), "PublicIPPrefixOutOfIpAddressesForPublicIps")
 	w.refuses("DELETE", edgeNetwork+"publicIPPrefixes/block", "", "PublicIpPrefixCannotBeDeleted")
+	w.refuses("PUT", edgeLB, prefixLB("block", 8000), "PublicIPAddressInUse")
 	w.refuses("PUT", edgeNetwork+"publicIPPrefixes/big", `{"location":"eastus","properties":{"prefixLength":27}}`, "InvalidPublicIPPrefixLength")
 	w.refuses("PUT", edgeNetwork+"publicIPPrefixes/block", `{"location":"eastus","properties":{"prefixLength":30}}`, "PublicIPPrefixLengthCannotBeChanged")
 	for i := range 2 * each {
