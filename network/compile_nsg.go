@@ -33,12 +33,18 @@ type resolver struct {
 // security resolves the groups that each network uses. It comes last: tags and
 // application groups depend on all else.
 func (c *compiler) security() {
+	logs := c.flowLogs()
 	for _, v := range c.vnets {
 		r := &resolver{c: c, v: v, network: v.ownAddresses()}
 		r.internet = complement(slices.Concat(r.network, unrouted()))
 		for _, key := range slices.Sorted(maps.Keys(v.groups)) {
 			if i, model := lookup[sdk.SecurityGroup](c.inv, key); model != nil {
-				v.out.NSGs = append(v.out.NSGs, r.group(i, model))
+				group := r.group(i, model)
+				for _, log := range logs[key] {
+					c.use(v, log)
+					group.Log = group.Log || value(log.model.(*sdk.FlowLog).Properties.Enabled)
+				}
+				v.out.NSGs = append(v.out.NSGs, group)
 			}
 		}
 	}
@@ -64,7 +70,7 @@ func (v *vnet) ownAddresses() []netip.Prefix {
 }
 
 func (r *resolver) group(i *item, model *sdk.SecurityGroup) dataplane.NSG {
-	group := dataplane.NSG{ID: shown(i.doc.ID), Log: flowLog(i.doc.Tags)}
+	group := dataplane.NSG{ID: shown(i.doc.ID)}
 	if model.Properties != nil {
 		for _, rule := range model.Properties.SecurityRules {
 			if rule != nil && rule.Properties != nil {
@@ -85,17 +91,16 @@ func (r *resolver) group(i *item, model *sdk.SecurityGroup) dataplane.NSG {
 	return group
 }
 
-// flowLogTag on a security group asks for a record of its decisions.
-const flowLogTag = "bastide-flow-log"
-
-func flowLog(tags map[string]string) bool {
-	for name, text := range tags {
-		if strings.EqualFold(name, flowLogTag) {
-			on, err := strconv.ParseBool(text)
-			return on && err == nil
+// flowLogs are the flow logs of each security group, by its key.
+func (c *compiler) flowLogs() map[string][]*item {
+	found := map[string][]*item{}
+	for i, log := range all[sdk.FlowLog](c.inv, typeFlowLog) {
+		if log.Properties != nil {
+			target := keyOf(value(log.Properties.TargetResourceID))
+			found[target] = append(found[target], i)
 		}
 	}
-	return false
+	return found
 }
 
 // defaults are the rules that every group has.

@@ -59,7 +59,7 @@ func (s scene) inventory(t testing.TB) *inventory {
 			t.Fatal(err)
 		}
 		typ := typeOfKey(change.Key)
-		if modelOf(typ) == nil {
+		if !wanted(typ) {
 			t.Fatalf("%s is of no known type", envelope.ID)
 		}
 		i := decodeItem(typ, store.Record{Key: change.Key, Value: change.Value, Revision: 1})

@@ -4,6 +4,7 @@ package network
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"iter"
@@ -28,6 +29,7 @@ const (
 	typePeering    = typeVNet + "/virtualnetworkpeerings"
 	typeNSG        = "microsoft.network/networksecuritygroups"
 	typeNSGRule    = typeNSG + "/securityrules"
+	typeFlowLog    = "microsoft.network/networkwatchers/flowlogs"
 	typeRouteTable = "microsoft.network/routetables"
 	typeRoute      = typeRouteTable + "/routes"
 	typeNIC        = "microsoft.network/networkinterfaces"
@@ -57,6 +59,8 @@ func modelOf(typ string) any {
 		return &sdk.VirtualNetwork{}
 	case typeNSG:
 		return &sdk.SecurityGroup{}
+	case typeFlowLog:
+		return &sdk.FlowLog{}
 	case typeASG:
 		return &sdk.ApplicationSecurityGroup{}
 	case typeRouteTable:
@@ -88,7 +92,18 @@ func modelOf(typ string) any {
 	case typeTerminal:
 		return &Terminal{}
 	}
+	if ownType(typ) {
+		return &struct{}{}
+	}
 	return nil
+}
+
+// wanted tells whether the inventory has documents of a type.
+func wanted(typ string) bool { return ownType(typ) || typ == typeVM || typ == typeInstance }
+
+// ownType tells whether documents of a type are this provider's.
+func ownType(typ string) bool {
+	return strings.HasPrefix(typ, "microsoft.network/") || strings.HasPrefix(typ, "bastide.network/")
 }
 
 // inventory is all documents that networks are made of, decoded, as they were
@@ -97,6 +112,8 @@ func modelOf(typ string) any {
 // an interface says the rest in InterfaceState.
 type inventory struct {
 	revision int64
+	print    [sha256.Size]byte      // of all that is in it
+	whole    bool                   // what is being deleted counts, too
 	items    map[string]*item       // by id.Key()
 	types    map[string][]*item     // by type, in the order of keys
 	subnets  map[string]*sdk.Subnet // they stand in their networks' bodies
@@ -118,8 +135,9 @@ func (i *item) gone() bool { return i.doc.ProvisioningState == resource.Deleting
 // reader decodes documents and keeps what it decoded: models are large, and of
 // all documents few change.
 type reader struct {
-	mu   sync.Mutex // guards kept
-	kept map[string]keptItem
+	mu       sync.Mutex // guards what follows
+	kept     map[string]keptItem
+	compiled *compiled // the last one
 }
 
 type keptItem struct {
@@ -139,14 +157,19 @@ func (p *Provider) inventory(ctx context.Context) (*inventory, error) {
 	}
 	inv := newInventory(servers)
 	inv.revision = revision
+	print := sha256.New()
+	if err := json.NewEncoder(print).Encode(servers); err != nil {
+		return nil, fmt.Errorf("inventory: %w", err)
+	}
 	fresh := make(map[string]keptItem, len(records))
 	p.read.mu.Lock()
 	defer p.read.mu.Unlock()
 	for _, record := range records {
 		typ := typeOfKey(record.Key)
-		if modelOf(typ) == nil {
+		if !wanted(typ) {
 			continue
 		}
+		fmt.Fprintln(print, record.Key, record.Revision)
 		kept := p.read.kept[record.Key]
 		if kept.item == nil || kept.revision != record.Revision {
 			kept = keptItem{record.Revision, decodeItem(typ, record)}
@@ -158,6 +181,7 @@ func (p *Provider) inventory(ctx context.Context) (*inventory, error) {
 		inv.add(typ, strings.TrimPrefix(record.Key, arm.DocumentPrefix), kept.item)
 	}
 	p.read.kept = fresh
+	print.Sum(inv.print[:0])
 	return inv, nil
 }
 
@@ -187,7 +211,7 @@ func decodeItem(typ string, record store.Record) *item {
 	}
 	i := &item{doc: doc, model: modelOf(typ)}
 	if len(doc.Body) > 0 {
-		i.err = json.Unmarshal(doc.Body, i.model)
+		i.err = decodeModel(doc.Body, i.model)
 	}
 	if i.err == nil && len(doc.State) > 0 && (typ == typeVM || typ == typeInstance) {
 		i.err = json.Unmarshal(doc.State, &i.state)
@@ -213,7 +237,7 @@ func typeOfKey(key string) string {
 func all[T any](inv *inventory, typ string) iter.Seq2[*item, *T] {
 	return func(yield func(*item, *T) bool) {
 		for _, i := range inv.types[typ] {
-			if model, ok := i.model.(*T); ok && !i.gone() && !yield(i, model) {
+			if model, ok := i.model.(*T); ok && (inv.whole || !i.gone()) && !yield(i, model) {
 				return
 			}
 		}
@@ -223,22 +247,11 @@ func all[T any](inv *inventory, typ string) iter.Seq2[*item, *T] {
 // lookup finds a document that isn't being deleted, by its id in any case.
 func lookup[T any](inv *inventory, id string) (*item, *T) {
 	i := inv.items[keyOf(id)]
-	if i == nil || i.gone() {
+	if i == nil || (i.gone() && !inv.whole) {
 		return nil, nil
 	}
 	model, _ := i.model.(*T)
 	return i, model
-}
-
-// children are the documents of a child type under a parent's key.
-func children[T any](inv *inventory, typ, parent string) iter.Seq2[*item, *T] {
-	return func(yield func(*item, *T) bool) {
-		for i, model := range all[T](inv, typ) {
-			if i.doc.ID.Parent().Key() == parent && !yield(i, model) {
-				return
-			}
-		}
-	}
 }
 
 // keyOf is the key of an id as it stands in a body.
