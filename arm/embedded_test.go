@@ -74,15 +74,15 @@ func rackProvider() Provider {
 
 func withRack(t *testing.T) *front {
 	t.Helper()
-	f := rackFront(t, memory.New(0))
+	f := rackFront(t, memory.New(0), rackProvider())
 	f.do("PUT", rg+core, `{"location":"eastus"}`).want(t, 201)
 	f.do("PUT", racks+"/R1"+v, `{"location":"eastus","tags":{"a":"b"},"properties":{"slots":[{"name":"One","id":"x","etag":"y","properties":{"unit":1,"heat":"cold"}}]}}`).want(t, 201)
 	return f
 }
 
-func rackFront(t *testing.T, s store.Store) *front {
+func rackFront(t *testing.T, s store.Store, p Provider) *front {
 	t.Helper()
-	h, err := New(Config{Store: s, Authenticator: tokens{}, Authorizer: tokens{}, Providers: []Provider{rackProvider()},
+	h, err := New(Config{Store: s, Authenticator: tokens{}, Authorizer: tokens{}, Providers: []Provider{p},
 		Tenant: Tenant{ID: "t"}, Subscriptions: []Subscription{{ID: sub[15:]}},
 		Endpoints: Endpoints{ResourceManager: "https://management.test", Login: "https://login.test", Graph: "https://graph.test"},
 		Logger:    slog.New(slog.NewTextHandler(io.Discard, nil)), Wait: 20 * time.Millisecond, LongPoll: 5 * time.Second})
@@ -194,4 +194,26 @@ func TestEmbeddedOperations(t *testing.T) {
 	f.do("GET", deletion.Header().Get("Location"), "").want(t, 204)
 	f.do("GET", racks+"/R1/slots/s1"+v, "").wantError(t, 404, "ResourceNotFound")
 	f.do("GET", racks+"/R1"+v, "").want(t, 200)
+}
+
+// A deletion that saw no use of a resource doesn't take it away from someone
+// who began to use it, and wrote it again as it was, in between.
+func TestDeletionSeesWhatItsHookSaw(t *testing.T) {
+	s, p, calls := memory.New(0), rackProvider(), 0
+	p.Types[0].Delete = func(ctx context.Context, r *Request) (*Plan, error) {
+		if calls++; calls > 1 {
+			return nil, fault.New(fault.Invalid, "InUse", "It is in use.")
+		}
+		held, err := PutDocument(r.Old)
+		if err != nil {
+			return nil, err
+		}
+		_, err = s.Txn(ctx, held)
+		return &Plan{}, err
+	}
+	f := rackFront(t, s, p)
+	f.do("PUT", rg+core, `{"location":"eastus"}`).want(t, 201)
+	f.do("PUT", racks+"/r"+v, `{"location":"eastus"}`).want(t, 201)
+	f.do("DELETE", racks+"/r"+v, "").wantError(t, 400, "InUse")
+	f.do("GET", racks+"/r"+v, "").want(t, 200)
 }
