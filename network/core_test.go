@@ -227,3 +227,24 @@ func TestReferences(t *testing.T) {
 		}
 	}
 }
+
+// What a client read it may send back, as a whole, and nothing happens.
+func TestRoundTrips(t *testing.T) {
+	t.Parallel()
+	w := newEdge(t)
+	w.must("PUT", nsgG, groupBody())
+	w.must("PUT", rtT, tableBody(routeBody("0.0.0.0/0", "virtualappliance", "10.0.0.4")))
+	w.must("PUT", vnetA+"b", vnetBody(`"10.1.0.0/16"`, ``, ``))
+	delegated := `{"name":"api","properties":{"addressPrefixes":["10.0.1.0/24"],"delegations":[{"name":"aks","properties":{"serviceName":"Microsoft.ContainerService/managedClusters"}}]}}`
+	w.must("PUT", vnetA, vnetBody(`"10.0.0.0/16"`, `{"name":"s","properties":{"addressPrefix":"10.0.0.0/24","networkSecurityGroup":{"id":"`+nsgG+`"},"routeTable":{"id":"`+rtT+`"}}},`+delegated, ``))
+	w.must("PUT", vnetA+"/virtualNetworkPeerings/p", `{"properties":{"remoteVirtualNetwork":{"id":"`+vnetA+`b"}}}`)
+	w.must("PUT", nicN, nicBody(vnetA+"/subnets/s", ``))
+	w.refuses("PUT", nicN+"2", nicBody(vnetA+"/subnets/api", ``), "SubnetWithDelegationsCannotBeUsed")
+	before := len(w.keys(arm.OperationPrefix))
+	for _, id := range []string{vnetA, vnetA + "/subnets/s", vnetA + "/subnets/api", vnetA + "/virtualNetworkPeerings/p", nsgG, rtT, rtT + "/routes/r", nicN} {
+		w.must("PUT", id, w.must("GET", id, "").text)
+	}
+	if after := len(w.keys(arm.OperationPrefix)); after != before {
+		t.Errorf("%d operations for nothing", after-before)
+	}
+}
