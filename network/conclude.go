@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"bastide.dev/arm"
@@ -30,7 +31,13 @@ func (r *runner) conclude(ctx context.Context, want *compiled, have standing, wr
 	}
 	var again time.Duration
 	for _, id := range slices.Sorted(maps.Keys(running)) {
-		o := r.pending(id, want, have, wrote)
+		o, err := r.pending(ctx, id, want, have, wrote)
+		if err != nil {
+			return 0, err
+		}
+		if o.foreign {
+			continue
+		}
 		wait, err := r.concludeOne(ctx, id, o, running[id], want, have)
 		if err != nil {
 			return 0, err
@@ -66,18 +73,23 @@ func (c *compiled) running() map[string]map[string]bool {
 // pending remembers an operation. Networks that were written in the round that
 // first saw it may have changed because of it, even if nothing ties it to them
 // any more; after a start, so may all that haven't been applied yet.
-func (r *runner) pending(id string, want *compiled, have standing, wrote map[string]bool) *pending {
+func (r *runner) pending(ctx context.Context, id string, want *compiled, have standing, wrote map[string]bool) (*pending, error) {
 	if o := r.operations[id]; o != nil {
-		return o
+		return o, nil
+	}
+	op, err := r.ops.Get(ctx, id)
+	if notFound(err) != nil {
+		return nil, err
 	}
 	o := &pending{since: r.Now(), touched: maps.Clone(wrote)}
+	o.foreign = err != nil || !ownType(strings.ToLower(op.Resource.Type()))
 	if r.first {
 		for name := range want.units {
 			o.touched[name] = o.touched[name] || want.waits(have, name) != ""
 		}
 	}
 	r.operations[id] = o
-	return o
+	return o, nil
 }
 
 func (r *runner) concludeOne(ctx context.Context, id string, o *pending, tied map[string]bool, want *compiled, have standing) (time.Duration, error) {

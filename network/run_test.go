@@ -5,6 +5,7 @@ package network
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http/httptest"
 	"net/netip"
@@ -58,6 +59,7 @@ func newRun(t *testing.T) *runWorld {
 	w.server.StartTLS()
 	t.Cleanup(w.server.Close)
 	w.host = hosttest.New(s, "h1")
+	w.host.Queries = w.counters
 	w.host.Fail = func(_ host.Kind, name string) string { return w.trouble[name] }
 	w.document(edgeGroup, `{}`, nil)
 	w.start(h.Run)
@@ -94,12 +96,7 @@ func (w *runWorld) answer(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case e := <-units:
-			if strings.HasPrefix(e.Key, "hosts/h1/units/query/") && !e.Deleted {
-				if err := w.counters(ctx, e.Record); err != nil {
-					return err
-				}
-			}
+		case <-units:
 		case <-w.kick:
 		}
 		w.mu.Lock()
@@ -114,23 +111,15 @@ func (w *runWorld) answer(ctx context.Context) error {
 	}
 }
 
-// counters answers a question for counters: one packet for each rule of the network.
-func (w *runWorld) counters(ctx context.Context, unit store.Record) error {
-	var q host.Query
-	if err := json.Unmarshal(unit.Value, &q); err != nil || q.Counters == nil {
-		return err
+// counters answers a question for counters: one packet for each rule of the
+// network. The host calls it, with mu held.
+func (w *runWorld) counters(q host.Query) (any, error) {
+	if q.Counters == nil {
+		return nil, errors.New("no such question")
 	}
-	w.mu.Lock()
 	vnet, known := w.host.VNets[q.Counters.VNet]
-	away := w.away
-	w.mu.Unlock()
-	if away {
-		return nil
-	}
-	_, name, _ := strings.Cut(unit.Key, "/query/")
-	report := host.Report{Kind: host.QueryUnit, Name: name, Generation: unit.Revision, Applied: known}
 	if !known {
-		report.Error = "no such network"
+		return nil, errors.New("no such network")
 	}
 	var counters []ruleset.Counter
 	for _, g := range vnet.NSGs {
@@ -138,16 +127,7 @@ func (w *runWorld) counters(ctx context.Context, unit store.Record) error {
 			counters = append(counters, ruleset.Counter{Origin: "nsg/" + g.ID + "/" + r.Name, Packets: 1, Bytes: 60})
 		}
 	}
-	var err error
-	if report.Answer, err = json.Marshal(counters); err != nil {
-		return err
-	}
-	value, err := json.Marshal(report)
-	if err != nil {
-		return err
-	}
-	_, err = w.store.Put(ctx, host.ReportKey("h1", host.QueryUnit, name), value, store.Any)
-	return err
+	return counters, nil
 }
 
 // set changes the host's behaviour.
@@ -466,4 +446,50 @@ func put(b *testing.B, s store.Store, envelope resource.Envelope) {
 	if _, err := s.Put(b.Context(), change.Key, change.Value, store.Any); err != nil {
 		b.Fatal(err)
 	}
+}
+
+// An operation of another provider is that one's to end, also when documents
+// of networks run under it. New service tags reach the host.
+func TestRunLeavesForeignOperations(t *testing.T) {
+	w := newRun(t)
+	var tags sync.Map
+	w.p.Tags = func() map[string][]netip.Prefix {
+		text, ok := tags.Load("Office")
+		if !ok {
+			return map[string][]netip.Prefix{"Office": nil}
+		}
+		return map[string][]netip.Prefix{"Office": {cidr(text.(string))}}
+	}
+	w.network()
+	cluster := resource.MustParseID(edgeGroup + "/providers/Microsoft.ContainerService/managedClusters/c")
+	value, err := json.Marshal(arm.Operation{ID: "foreign", Resource: cluster, Method: "PUT", Status: arm.InProgress})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.store.Put(t.Context(), arm.OperationPrefix+"foreign", value, store.Absent); err != nil {
+		t.Fatal(err)
+	}
+	made := resource.MustParseID(edgeNetwork + "virtualNetworks/made")
+	change, err := arm.PutDocument(&arm.Document{Envelope: resource.Envelope{ID: made, Type: made.Type(), Name: "made", ProvisioningState: resource.Creating,
+		Operation: "foreign", Body: json.RawMessage(`{"properties":{"addressSpace":{"addressPrefixes":["10.5.0.0/16"]}}}`)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.store.Txn(t.Context(), change); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the host has it", func() bool { return w.waiting(made.String()) == "" })
+	w.must("PUT", runGroup+"/securityRules/office", strings.Replace(webRule("100"), "Internet", "Office", 1))
+	if op, err := w.p.ops.Get(t.Context(), "foreign"); err != nil || op.Done() {
+		t.Errorf("%+v, %v", op, err)
+	}
+	tags.Store("Office", "198.51.100.0/24")
+	if err := w.p.TagsChanged(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the new tag is applied", func() bool {
+		v, _ := w.vnet(runVNet)
+		raw, err := json.Marshal(v.NSGs)
+		return err == nil && strings.Contains(string(raw), "198.51.100.0/24")
+	})
 }
