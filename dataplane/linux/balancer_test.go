@@ -3,9 +3,13 @@
 package linux
 
 import (
+	"crypto/tls"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -169,17 +173,20 @@ func TestInternalFrontEnd(t *testing.T) {
 }
 
 // serveHTTP answers the path /ready of an address with a status that can change.
-func serveHTTP(t *testing.T, path, at string, status *atomic.Int32) {
+func serveHTTP(t *testing.T, path, at string, status *atomic.Int32, secure *tls.Config) {
 	t.Helper()
 	var listener net.Listener
 	visit(t, path, func() (err error) { listener, err = net.Listen("tcp4", at); return err })
-	server := &http.Server{ReadHeaderTimeout: patience, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := &http.Server{ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: patience, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/ready" || !strings.HasPrefix(r.RemoteAddr, dataplane.WireServer.String()+":") {
 			w.WriteHeader(http.StatusTeapot)
 			return
 		}
 		w.WriteHeader(int(status.Load()))
 	})}
+	if secure != nil {
+		listener = tls.NewListener(listener, secure)
+	}
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(func() { must(t, server.Close()) })
 }
@@ -195,8 +202,8 @@ func TestProbes(t *testing.T) {
 	}
 	w.apply(configOf(v))
 	ends(t, w, true)
-	serveHTTP(t, w.node("a-n0"), "10.224.0.4:10256", &ready)
-	serveHTTP(t, w.node("a-n1"), "10.224.0.5:10256", &sick)
+	serveHTTP(t, w.node("a-n0"), "10.224.0.4:10256", &ready, nil)
+	serveHTTP(t, w.node("a-n1"), "10.224.0.5:10256", &sick, nil)
 	outside := newOutside(t)
 	begun := time.Now()
 	w.until("a-n0 is healthy, a-n1 isn't", func() bool {
@@ -228,6 +235,43 @@ func TestProbes(t *testing.T) {
 	})
 	if seen := spread(t, outside, "tcp4", service+":80", 20); seen["a-n1 sees 198.51.100.2"] != 20 {
 		t.Errorf("the other one answers: %v", seen)
+	}
+}
+
+func TestHTTPSProbe(t *testing.T) {
+	w, v := balanced(t, true)
+	var ready atomic.Int32
+	ready.Store(http.StatusOK)
+	v.Probes = []dataplane.Probe{{ID: "health", Protocol: "Https", Port: 10256, Path: "/ready", Interval: 1, Failures: 1}}
+	for i := range v.Balancers {
+		v.Balancers[i].Probe = "health"
+	}
+	w.apply(configOf(v))
+	own := httptest.NewTLSServer(nil) // for its certificate, which nobody knows
+	defer own.Close()
+	serveHTTP(t, w.node("a-n0"), "10.224.0.4:10256", &ready, own.TLS)
+	w.until("a-n0 is healthy, a-n1 isn't", func() bool {
+		return slices.Equal(w.apply(configOf(v))["a"].Unhealthy["health"], []string{"a-n1"})
+	})
+	ready.Store(http.StatusMovedPermanently)
+	w.until("only 200 is healthy", func() bool { return len(w.apply(configOf(v))["a"].Unhealthy["health"]) == 2 })
+}
+
+// A new process knows who is unhealthy before it writes any rules.
+func TestHealthAfterARestart(t *testing.T) {
+	w, v := balanced(t, true)
+	v.Probes = []dataplane.Probe{{ID: "tcp", Protocol: "Tcp", Port: 80, Interval: 5, Failures: 2}}
+	for i := range v.Balancers {
+		v.Balancers[i].Probe = "tcp"
+	}
+	w.apply(configOf(v))
+	addTo(t, w.node("a-n1"), loopback, service+"/32")
+	serve(t, w.node("a-n1"), "0.0.0.0:80", "a-n1")
+	well := func(s dataplane.VNetStatus) bool { return slices.Equal(s.Unhealthy["tcp"], []string{"a-n0"}) }
+	w.until("a-n1 is healthy", func() bool { return well(w.apply(configOf(v))["a"]) })
+	w.restart()
+	if s := w.apply(configOf(v))["a"]; !well(s) {
+		t.Errorf("the first status of a new process: %v", s)
 	}
 }
 

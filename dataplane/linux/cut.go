@@ -51,11 +51,20 @@ func (s *scissors) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 	return true
 }
 
-// cut ends the connections that the cuts name. The rules that keep new ones
+// endings are what ends the connections that the cuts name.
+func endings(cuts []dataplane.Cut) []netlink.CustomConntrackFilter {
+	filters := make([]netlink.CustomConntrackFilter, len(cuts))
+	for i, c := range cuts {
+		filters[i] = newScissors(c)
+	}
+	return filters
+}
+
+// cut ends the connections that a filter matches. The rules that keep new ones
 // away are there already, and the kernel takes no connection for known in its
 // middle (nf_conntrack_tcp_loose), so what it forgot stays cut.
-func cut(ns *os.File, cuts []dataplane.Cut) (uint, error) {
-	if len(cuts) == 0 {
+func cut(ns *os.File, filters []netlink.CustomConntrackFilter) (uint, error) {
+	if len(filters) == 0 {
 		return 0, nil
 	}
 	h, err := netlink.NewHandleAt(netns.NsHandle(ns.Fd()), unix.NETLINK_NETFILTER)
@@ -63,15 +72,37 @@ func cut(ns *os.File, cuts []dataplane.Cut) (uint, error) {
 		return 0, fmt.Errorf("cut connections: %w", err)
 	}
 	defer h.Close()
-	filters := make([]netlink.CustomConntrackFilter, len(cuts))
-	for i, c := range cuts {
-		filters[i] = newScissors(c)
-	}
 	ended, err := h.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, filters...)
 	if err != nil {
 		return ended, fmt.Errorf("cut connections: %w", err)
 	}
 	return ended, nil
+}
+
+// strays match connections that were translated to or from a public address
+// that the network doesn't have any more: they lead nowhere, and as long as
+// someone sends, the kernel would go on translating.
+type strays struct {
+	pools []netip.Prefix
+	own   map[netip.Addr]bool
+}
+
+// MatchConntrackFlow is called for every connection of the namespace.
+func (s *strays) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
+	to, from := toAddr(flow.Forward.DstIP), toAddr(flow.Reverse.DstIP)
+	return from != toAddr(flow.Forward.SrcIP) && s.lost(from) || to != toAddr(flow.Reverse.SrcIP) && s.lost(to)
+}
+
+func (s *strays) lost(a netip.Addr) bool {
+	if s.own[a] {
+		return false
+	}
+	for _, p := range s.pools {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
 }
 
 // newCuts are those of now that weren't there before, or were another.

@@ -118,7 +118,7 @@ func TestCutAmongThousands(t *testing.T) {
 			ProtoInfo: &netlink.ProtoInfoTCP{State: 3}}))
 	}
 	begun := time.Now()
-	ended, err := cut(ns, []dataplane.Cut{{Destination: addr("192.88.99.243"), Port: 443, Allowed: dataplanePrefixes("198.18.0.0/28", "198.18.0.20/32")}})
+	ended, err := cut(ns, endings([]dataplane.Cut{{Destination: addr("192.88.99.243"), Port: 443, Allowed: dataplanePrefixes("198.18.0.0/28", "198.18.0.20/32")}}))
 	must(t, err)
 	took := time.Since(begun)
 	if ended != ours-17 {
@@ -132,5 +132,46 @@ func TestCutAmongThousands(t *testing.T) {
 	t.Logf("%d of %d connections cut in %s", ended, others+ours, took.Round(10*time.Microsecond))
 	if took > 200*time.Millisecond {
 		t.Errorf("it took %s", took)
+	}
+}
+
+// A flow that goes on while its address changes takes the new one.
+func TestEgressChanges(t *testing.T) {
+	w := newWorld(t)
+	w.boot("a-n0")
+	v := network("a", "192.88.99.242", "192.88.99.243", 1)
+	w.apply(configOf(v))
+	seen := make(chan string, 10)
+	var server net.PacketConn
+	c := configOf(v)
+	c.Edge.Terminals = []dataplane.Terminal{{ID: "red", Namespace: "t-red", Address: addr("192.88.99.250")}}
+	w.apply(c)
+	visit(t, w.plane.NetnsPath("t-red"), func() (err error) { server, err = net.ListenPacket("udp4", "192.88.99.250:7000"); return err })
+	t.Cleanup(func() { must(t, server.Close()) })
+	go func() {
+		for {
+			_, from, err := server.ReadFrom(make([]byte, 10))
+			if err != nil {
+				return
+			}
+			seen <- host(from)
+		}
+	}()
+	var client net.Conn
+	visit(t, w.node("a-n0"), func() (err error) { client, err = net.Dial("udp4", "192.88.99.250:7000"); return err })
+	t.Cleanup(func() { must(t, client.Close()) })
+	for _, address := range []string{"192.88.99.242", "192.88.99.246"} {
+		setEgress(&c.VNets[0], address)
+		w.apply(c)
+		_, err := client.Write([]byte("?"))
+		must(t, err)
+		select {
+		case got := <-seen:
+			if got != address {
+				t.Errorf("seen from %s, not %s", got, address)
+			}
+		case <-time.After(patience):
+			t.Errorf("nothing came from %s", address)
+		}
 	}
 }

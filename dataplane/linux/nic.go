@@ -14,8 +14,10 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"bastide.dev/dataplane"
+	"bastide.dev/fault"
 )
 
 // Of a NIC's namespace.
@@ -259,6 +261,9 @@ func (p *Plane) configureEnd(c *nic) error {
 	}
 	address, table, index := netip.PrefixFrom(c.Address, c.subnet.Prefix.Bits()), 0, link.Attrs().Index
 	if c.far != firstLink {
+		if err := c.alone(); err != nil {
+			return err
+		}
 		// Its subnet isn't routed here by default: the first link's may be the same.
 		address, table = single(c.Address), farTables+index
 	}
@@ -273,6 +278,25 @@ func (p *Plane) configureEnd(c *nic) error {
 		return err
 	}
 	return syncFarRules(c, table)
+}
+
+// alone refuses an address that another link of the namespace has already:
+// from where to answer is told by the address.
+func (n *nic) alone() error {
+	listed, err := n.space.nl.AddrList(nil, unix.AF_INET)
+	if err != nil {
+		return fmt.Errorf("list addresses: %w", err)
+	}
+	for _, a := range listed {
+		if toAddr(a.IP) != n.Address {
+			continue
+		}
+		if other, err := n.space.nl.LinkByIndex(a.LinkIndex); err == nil && other.Attrs().Name != n.far {
+			return fault.New(fault.Unsupported, "PropertyNotSupported",
+				"%s of the same namespace has the address %s already, in another network.", other.Attrs().Name, n.Address)
+		}
+	}
+	return nil
 }
 
 // syncFarRules makes a NIC's packets leave by the NIC: those from the address

@@ -45,7 +45,7 @@ func (p *Plane) applyPeers(passes []*pass) error {
 		}
 	}
 	for _, one := range passes {
-		if one.safe && one.busy {
+		if one.safe && one.linked {
 			failed = append(failed, one.n.removePeers(wanted))
 		}
 	}
@@ -66,6 +66,7 @@ func (p *Plane) joinPeers(one, other *pass, peer dataplane.RouterPeer) error {
 	}
 	if fresh {
 		one.busy, other.busy = true, true // their routes went with the old pair
+		one.linked, other.linked = true, true
 	}
 	far, err := mustLink(other.n.nl, peer.Far)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"bastide.dev/dataplane"
+	"bastide.dev/fault"
 )
 
 // spoke is a network of one namespace, named after it.
@@ -127,6 +128,18 @@ func TestInterfacesInTwoNetworks(t *testing.T) {
 		w.apply(configOf(cluster, user))
 		answersTCP(t, w.api("user"), "10.1.0.5:443", "api sees 10.1.0.9")
 	})
+}
+
+// Overlapping networks may give both interfaces the same address: from which
+// to answer couldn't be told, so that is refused, and harms nobody else.
+func TestInterfacesWithOneAddress(t *testing.T) {
+	w := newWorld(t)
+	cluster, user := spoke("cluster", "10.1.0.0/24", "10.1.0.4"), spoke("user", "10.1.0.0/24", "10.1.0.9")
+	user.NICs = append(user.NICs, dataplane.NIC{ID: "pe", Namespace: "cluster", Link: "eth1", Address: addr("10.1.0.4"), Subnet: "all"})
+	status, err := w.plane.Apply(t.Context(), configOf(cluster, user), w.netns)
+	if !fault.Is(err, fault.Unsupported) || len(status["cluster"].NICs) != 1 {
+		t.Errorf("%v %v", status, err)
+	}
 }
 
 func TestTwoInterfacesInOneNetwork(t *testing.T) {

@@ -25,7 +25,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bastide.dev/dataplane"
-	"bastide.dev/fault"
 	kernel "bastide.dev/ruleset/linux"
 )
 
@@ -144,7 +143,7 @@ func (p *Plane) Apply(ctx context.Context, c dataplane.Config, netns func(machin
 		return nil, err
 	}
 	p.config = &c
-	failed := []error{p.removeVNets(c.VNets)}
+	failed := []error{p.removeVNets(c.VNets), p.adopt(&c)}
 	passes := make([]*pass, 0, len(c.VNets))
 	for i := range c.VNets {
 		if err := ctx.Err(); err != nil {
@@ -166,40 +165,6 @@ func (p *Plane) Apply(ctx context.Context, c dataplane.Config, netns func(machin
 	}
 	failed = append(failed, p.finishEdge(&edge), p.removeSpaces(&c), p.hosts.write(c.Edge.Names))
 	return status, errors.Join(failed...)
-}
-
-// supported refuses what this data plane can't do yet, by name.
-func supported(c *dataplane.Config) error {
-	var problems []*fault.Error
-	refuse := func(target string) {
-		problems = append(problems, fault.New(fault.Unsupported, "PropertyNotSupported", "IPv6 isn't supported by the data plane yet.").At(target))
-	}
-	for _, pool := range c.Edge.Pools {
-		if !pool.Addr().Is4() {
-			refuse("edge.pools")
-		}
-	}
-	for i := range c.VNets {
-		v := &c.VNets[i]
-		for _, prefix := range v.Prefixes {
-			if !prefix.Addr().Is4() {
-				refuse("vnets." + v.ID + ".prefixes")
-			}
-		}
-		for _, nic := range v.NICs {
-			for _, pods := range nic.Pods {
-				if !pods.Addr().Is4() {
-					refuse("vnets." + v.ID + ".nics." + nic.ID + ".pods")
-				}
-			}
-		}
-		for _, r := range v.Routes {
-			if !r.Prefix.Addr().Is4() {
-				refuse("vnets." + v.ID + ".routes")
-			}
-		}
-	}
-	return fault.Join(problems...)
 }
 
 // Close ends the name servers and probes, and gives up all handles. The network stays.

@@ -114,6 +114,18 @@ func (p *prober) set(want []target) {
 	}
 }
 
+// heard tells whether there is a first answer of each target.
+func (p *prober) heard(want []target) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, t := range want {
+		if _, known := p.health[t.probe.ID][t.nic]; !known {
+			return false
+		}
+	}
+	return true
+}
+
 func (p *prober) close() {
 	p.cancel()
 	p.ended.Wait()

@@ -4,9 +4,14 @@ package linux
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"slices"
 	"sync"
+	"time"
 
+	"bastide.dev/dataplane"
 	"bastide.dev/ruleset"
 )
 
@@ -46,6 +51,48 @@ func (r *renewal) take() map[string]bool {
 // Apply reports it. Nobody needs to listen.
 func (p *Plane) Changed() <-chan string { return p.changes }
 
+// firstAnswers bounds how long the first Apply of a process waits for what
+// probes say of networks that stand already: without them, it would send new
+// connections to back ends that an earlier process knew to be unhealthy.
+const firstAnswers = 250 * time.Millisecond
+
+// adopt opens the networks that an earlier process left and asks their back
+// ends, all at once.
+func (p *Plane) adopt(c *dataplane.Config) error {
+	type asked struct {
+		prober *prober
+		want   []target
+	}
+	var all []asked
+	for i := range c.VNets {
+		v := &c.VNets[i]
+		want := targets(v)
+		if p.vnets[v.ID] != nil || len(want) == 0 {
+			continue
+		}
+		ns, err := openNetns(p.vnetPath(v.ID))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it is new
+		}
+		if err == nil {
+			err = ns.Close()
+		}
+		if err != nil {
+			return fmt.Errorf("vnet %s: %w", v.ID, err)
+		}
+		n, err := p.vnetRouter(v.ID)
+		if err != nil {
+			return fmt.Errorf("vnet %s: %w", v.ID, err)
+		}
+		p.probe(v, n)
+		all = append(all, asked{n.prober, want})
+	}
+	for end := time.Now().Add(firstAnswers); len(all) > 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		all = slices.DeleteFunc(all, func(a asked) bool { return a.prober.heard(a.want) })
+	}
+	return nil
+}
+
 // refresh keeps networks up with their back ends' health until ctx ends.
 func (p *Plane) refresh(ctx context.Context) {
 	untold := map[string]bool{}
@@ -81,7 +128,7 @@ func (p *Plane) refreshVNet(id string) error {
 		return nil
 	}
 	err := p.program(n, p.config, false)
-	if err == nil {
+	if err == nil && !n.routed(&n.compiled) {
 		err = n.route()
 	}
 	if err != nil {

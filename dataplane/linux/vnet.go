@@ -23,12 +23,16 @@ type vnet struct {
 	*router
 	input    input
 	compiled dataplane.Router
-	digest   string
+	digest   string           // "" until it is asked for
 	health   dataplane.Health // that it is compiled for
 	standing []string         // the NICs that stand, by ID
 	cuts     []dataplane.Cut  // that were made
-	prober   *prober          // nil until there is something to probe
-	flows    *flowLogger      // nil unless a security group logs
+	publics  []netip.Addr     // that strays were looked for with
+	// routes and selectors are those that were made last; nil: nobody knows.
+	routes    []dataplane.RouterRoute
+	selectors []dataplane.Selector
+	prober    *prober     // nil until there is something to probe
+	flows     *flowLogger // nil unless a security group logs
 
 	// settled says that all of it was as it should be; watch and places tell
 	// whether it still is.
@@ -139,7 +143,9 @@ type pass struct {
 	busy bool // something is to be done
 	// safe says that its rules stand: links may lead to it, and routes.
 	safe bool
-	err  error
+	// linked says that its links were gone through: routes may have gone with some.
+	linked bool
+	err    error
 }
 
 // begin brings a network's router, its rules and interfaces to what they
@@ -151,18 +157,16 @@ func (p *Plane) begin(c *dataplane.Config, v *dataplane.VNet, netns func(string)
 		return one
 	}
 	n := one.n
-	in := p.inputOf(c, v)
-	changed := n.input.vnet == nil || !reflect.DeepEqual(n.input, in)
-	one.busy = !p.quiet(n, v, netns) || changed || !n.settled
-	if changed {
-		n.input = in
-	}
+	before, wasSettled := n.compiled, n.settled
+	same := p.quiet(n, v, netns) && wasSettled // as far as links go
+	changed, moved := n.take(p.inputOf(c, v))
 	n.settled = false
 	if one.err = p.program(n, c, changed); one.err != nil {
 		return one
 	}
-	if !one.busy {
-		n.settled, one.safe = true, true
+	one.safe, one.busy = true, changed || !same
+	if same && !moved && slices.Equal(before.Addresses, n.compiled.Addresses) && slices.Equal(before.Peers, n.compiled.Peers) {
+		n.settled = !one.busy
 		return one
 	}
 	if one.err = loopbackUp(n.nl, singles(n.compiled.Addresses)); one.err != nil {
@@ -171,12 +175,27 @@ func (p *Plane) begin(c *dataplane.Config, v *dataplane.VNet, netns func(string)
 	if one.err = p.connectVNet(v.ID, n); one.err != nil {
 		return one
 	}
-	one.safe = true
+	one.linked = true
 	one.err = n.forgetPlaces(v.NICs)
 	var err error
 	n.standing, err = p.applyNICs(v, n, netns)
 	one.err = errors.Join(one.err, err)
 	return one
+}
+
+// take makes in what the network is compiled from, and tells whether it
+// changed, and whether that moves interfaces.
+func (n *vnet) take(in input) (changed, moved bool) {
+	old := n.input
+	if old.vnet == nil {
+		n.input = in
+		return true, true
+	}
+	if reflect.DeepEqual(old, in) {
+		return false, false
+	}
+	n.input = in
+	return true, old.mtu != in.mtu || !reflect.DeepEqual(old.vnet.NICs, in.vnet.NICs) || !reflect.DeepEqual(old.vnet.Subnets, in.vnet.Subnets)
 }
 
 // program makes the network's rules what they should be.
@@ -187,7 +206,7 @@ func (p *Plane) program(n *vnet, c *dataplane.Config, changed bool) error {
 	}
 	if changed || !reflect.DeepEqual(health, n.health) {
 		n.compiled = dataplane.Compile(p.Instance, c, n.input.vnet, health)
-		n.digest, n.health = n.compiled.Digest(), health
+		n.digest, n.health = "", health
 	}
 	if err := n.fw.Put(n.compiled.Table); err != nil {
 		return err
@@ -195,21 +214,32 @@ func (p *Plane) program(n *vnet, c *dataplane.Config, changed bool) error {
 	return n.cut()
 }
 
-// cut ends the connections that the rules don't let in any more.
+// cut ends the connections that the rules don't let in any more, and those by
+// public addresses that the network lost.
 func (n *vnet) cut() error {
-	cuts := newCuts(n.cuts, n.compiled.Cuts)
-	if _, err := cut(n.ns, cuts); err != nil {
+	filters := endings(newCuts(n.cuts, n.compiled.Cuts))
+	publics := n.input.vnet.PublicAddresses()
+	if lost := slices.ContainsFunc(n.publics, func(a netip.Addr) bool { return !slices.Contains(publics, a) }); lost || n.publics == nil {
+		own := map[netip.Addr]bool{}
+		for _, a := range publics {
+			own[a] = true
+		}
+		filters = append(filters, &strays{pools: n.input.pools, own: own})
+	}
+	if _, err := cut(n.ns, filters); err != nil {
 		return err
 	}
-	n.cuts = n.compiled.Cuts
+	n.cuts, n.publics = n.compiled.Cuts, publics
 	return nil
 }
 
 // finish does what comes after all links of a network are there.
 func (p *Plane) finish(one *pass) error {
 	n, v := one.n, one.v
-	if err := n.route(); err != nil {
-		return err
+	if one.linked || !n.routed(&n.compiled) {
+		if err := n.route(); err != nil {
+			return err
+		}
 	}
 	if err := p.serveNames(v, n); err != nil {
 		return err
@@ -236,13 +266,26 @@ func (n *vnet) route() error {
 	for i, s := range n.compiled.Selectors {
 		want[i] = selector{priority: s.Priority, mark: s.Mark, mask: s.Mask, table: int(s.Table)}
 	}
-	return syncSelectors(n.nl, want)
+	if err := syncSelectors(n.nl, want); err != nil {
+		n.routes = nil
+		return err
+	}
+	n.routes, n.selectors = n.compiled.Routes, n.compiled.Selectors
+	return nil
+}
+
+// routed tells whether a compiled form has the routes that were made last.
+func (n *vnet) routed(r *dataplane.Router) bool {
+	return n.routes != nil && slices.Equal(n.routes, r.Routes) && slices.Equal(n.selectors, r.Selectors)
 }
 
 // kernelRoutes gives routes their links' numbers.
 func kernelRoutes(compiled []dataplane.RouterRoute, byName map[string]netlink.Link) []route {
 	routes := make([]route, 0, len(compiled))
 	for _, r := range compiled {
+		if !r.Prefix.Addr().Is4() {
+			continue // no network has addresses that it could be for
+		}
 		k := route{table: int(r.Table), dst: r.Prefix, via: r.Via, src: r.Source, blackhole: r.Link == ""}
 		if !k.blackhole {
 			link, there := byName[r.Link]
@@ -305,6 +348,9 @@ func (p *Plane) serveNames(v *dataplane.VNet, n *vnet) error {
 
 // status is what the kernel has of a network.
 func (n *vnet) status(id string) dataplane.VNetStatus {
+	if n.digest == "" {
+		n.digest = n.compiled.Digest()
+	}
 	s := dataplane.VNetStatus{ID: id, NICs: n.standing, Digest: n.digest}
 	for probe, nics := range n.health {
 		for nic, healthy := range nics {
