@@ -109,7 +109,7 @@ Exit codes: 0 done; 1 failed; 2 wrong call or setting, nothing was done; 3 not f
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		newUp(g), newDown(g), newClean(g), newStatus(g), newEnv(g),
-		newBundle(g), newImage(g),
+		newBundle(g), newImage(g), newPolicy(),
 		newDaemon(g), newServe(g), newHost(g),
 	)
 	wrongArgs(root)

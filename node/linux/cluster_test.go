@@ -25,6 +25,7 @@ import (
 	"bastide.dev/cgroup"
 	"bastide.dev/machine"
 	machinelinux "bastide.dev/machine/linux"
+	"bastide.dev/netpolicy"
 	"bastide.dev/node"
 	"bastide.dev/pki"
 )
@@ -66,7 +67,10 @@ type world struct {
 	ca       *pki.CA
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T) *world { return newWorldWith(t, "") }
+
+// newWorldWith has a policy agent in its machine, and policies hold.
+func newWorldWith(t *testing.T, policyAgent string) *world {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Fatal("machines need root")
@@ -88,9 +92,13 @@ func newWorld(t *testing.T) *world {
 	}
 	w.check(err)
 	instance := "nodetest" + strconv.Itoa(os.Getpid())
+	programs := map[string]string{}
+	if policyAgent != "" {
+		programs[netpolicy.ProgramPath] = policyAgent
+	}
 	w.provider, err = machinelinux.New(machinelinux.Config{
 		Instance: instance, StateDir: w.dir + "/state", RunDir: w.dir + "/run",
-		CacheDir: cacheDir, UIDBase: 3_100_000_000, Agent: self,
+		CacheDir: cacheDir, UIDBase: 3_100_000_000, Agent: self, Programs: programs,
 	})
 	w.check(err)
 	t.Cleanup(func() {
@@ -109,7 +117,7 @@ func newWorld(t *testing.T) *world {
 	})
 	w.spec = machine.Spec{ID: nodeName, Hostname: nodeName, Image: filepath.Base(filepath.Dir(images[len(images)-1])),
 		Layers: []string{"runtime@2.4.2", kubernetes}, CPUs: 4, Memory: 2 << 30}
-	w.spec.Files = []machine.File{{Path: node.ConfigPath, Mode: 0o600, Data: w.config()}}
+	w.spec.Files = []machine.File{{Path: node.ConfigPath, Mode: 0o600, Data: w.config(policyAgent != "")}}
 	return w
 }
 
@@ -138,9 +146,9 @@ func (w *world) issue(name string, r pki.Request) pki.Pair {
 	return pair
 }
 
-func (w *world) config() []byte {
+func (w *world) config(policies bool) []byte {
 	proxy := w.issue("proxy", pki.Request{CommonName: "system:kube-proxy", Client: true})
-	data, err := json.Marshal(node.Config{
+	config := node.Config{
 		Hostname: nodeName, Address: w.address, KubernetesVersion: "1.36.3",
 		Server: fmt.Sprintf("https://%s:6443", w.server), CA: w.ca.Certificate(), BootstrapToken: token,
 		Proxy:         node.Credential{Certificate: proxy.Certificate, Key: proxy.Key},
@@ -151,7 +159,12 @@ func (w *world) config() []byte {
 		MaxPods: 110, Labels: map[string]string{"kubernetes.azure.com/mode": "system"}, ProviderID: "azure:///node-test",
 		CPUs: 4, Memory: 2 << 30, PauseImage: "bastide.local/pause:3.10",
 		AuthorizedKeys: []string{w.sshKey("admin")}, AdminUser: adminUser,
-	})
+	}
+	if policies {
+		pair := w.issue("policy", pki.Request{CommonName: node.PolicyUser, Client: true})
+		config.Policy = &node.Policy{Credential: node.Credential{Certificate: pair.Certificate, Key: pair.Key}}
+	}
+	data, err := json.Marshal(config)
 	w.check(err)
 	return data
 }
@@ -336,7 +349,8 @@ func (w *world) in(args ...string) (string, error) {
 func (w *world) tellLogs() {
 	machineDir := filepath.Join(w.dir, "state/machines", nodeName)
 	for _, path := range []string{w.dir + "/apiserver.log", w.dir + "/controller-manager.log", machineDir + "/console.log",
-		machineDir + "/data/log/containerd.log", machineDir + "/data/log/kubelet.log", machineDir + "/data/log/kube-proxy.log"} {
+		machineDir + "/data/log/containerd.log", machineDir + "/data/log/kubelet.log", machineDir + "/data/log/kube-proxy.log",
+		machineDir + "/data/log/netpolicy.log"} {
 		f, err := os.Open(path)
 		if err != nil {
 			w.t.Log(err)
