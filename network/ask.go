@@ -11,9 +11,12 @@ import (
 	"strings"
 	"time"
 
+	sdk "github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/network/armnetwork/v7"
+
 	"bastide.dev/arm"
 	"bastide.dev/fault"
 	"bastide.dev/host"
+	"bastide.dev/resource"
 	"bastide.dev/ruleset"
 	"bastide.dev/store"
 )
@@ -98,8 +101,11 @@ func (p *Provider) nsgCounters(ctx context.Context, r *arm.Request) (*arm.Plan, 
 		return nil, err
 	}
 	prefix := "nsg/" + shown(r.Old.ID) + "/"
-	sums := map[string]*RuleCounter{}
-	var order []string
+	list, at := []RuleCounter{}, map[string]int{}
+	for _, name := range ruleNames(now.inv, r.ID) {
+		at[name] = len(list)
+		list = append(list, RuleCounter{Name: name})
+	}
 	for vnet := range now.ties[r.ID.Key()] {
 		raw, err := p.Ask(ctx, host.Query{Counters: &host.CountersQuery{VNet: vnet}})
 		if err != nil {
@@ -111,20 +117,26 @@ func (p *Provider) nsgCounters(ctx context.Context, r *arm.Request) (*arm.Plan, 
 		}
 		for _, c := range counters {
 			name, ours := strings.CutPrefix(c.Origin, prefix)
-			if !ours {
-				continue
+			if i, known := at[name]; ours && known {
+				list[i].Packets += c.Packets
+				list[i].Bytes += c.Bytes
 			}
-			if sums[name] == nil {
-				sums[name] = &RuleCounter{Name: name}
-				order = append(order, name)
-			}
-			sums[name].Packets += c.Packets
-			sums[name].Bytes += c.Bytes
 		}
 	}
-	list := make([]RuleCounter, 0, len(order))
-	for _, name := range order {
-		list = append(list, *sums[name])
-	}
 	return &arm.Plan{Answer: map[string]any{"value": list}}, nil
+}
+
+// ruleNames are a security group's rules as they are asked: the user's by
+// direction and priority, and the default ones.
+func ruleNames(inv *inventory, id resource.ID) []string {
+	i, model := lookup[sdk.SecurityGroup](inv, id.String())
+	if model == nil {
+		return nil
+	}
+	none := &resolver{c: &compiler{inv: inv, ties: ties{}}, v: &vnet{}}
+	var names []string
+	for _, rule := range none.group(i, model).Rules {
+		names = append(names, rule.Name)
+	}
+	return names
 }

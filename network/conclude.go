@@ -133,7 +133,7 @@ func (r *runner) noteTrouble(have standing) {
 		}
 	}
 	for name := range r.troubled {
-		if have[name].value == nil {
+		if unit := have[name]; unit.value == nil && unit.refused == "" {
 			delete(r.troubled, name)
 		}
 	}

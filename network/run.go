@@ -4,6 +4,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -127,58 +128,69 @@ func (r *runner) reconcile(ctx context.Context, _ string) (time.Duration, error)
 	if err != nil {
 		return 0, err
 	}
-	wrote, err := r.write(ctx, want, have)
-	if fault.Is(err, fault.Precondition) {
+	wrote, unwritten := r.write(ctx, want, have)
+	switch {
+	case fault.Is(unwritten, fault.Precondition):
 		return soon, nil
-	}
-	if err != nil {
-		return 0, err
+	case fault.Is(unwritten, fault.Unavailable):
+		return 0, unwritten
 	}
 	again, err := r.conclude(ctx, want, have, wrote)
-	if err != nil {
-		return 0, err
+	if err == nil {
+		err = r.sweep(ctx)
 	}
-	return again, r.sweep(ctx)
+	return again, errors.Join(unwritten, err)
 }
 
 // write stores the units that differ, asks the host to remove those that aren't
-// wanted, and forgets those it has removed. It returns the networks it wrote.
+// wanted, and forgets those it has removed. It returns the networks it wrote. A
+// unit that the store refuses is that network's trouble and holds up no other.
 func (r *runner) write(ctx context.Context, want *compiled, have standing) (map[string]bool, error) {
 	wrote := map[string]bool{}
-	for name, value := range want.units {
+	var refused []error
+	put := func(name string, value []byte) error {
 		unit := have[name]
-		if string(unit.value) == string(value) {
-			continue
-		}
 		revision, err := r.Store.Put(ctx, r.unitKey(name), value, unit.revision)
+		switch {
+		case fault.Is(err, fault.Precondition), fault.Is(err, fault.Unavailable):
+			return err
+		case err != nil:
+			unit.refused = err.Error()
+			have[name], refused = unit, append(refused, fmt.Errorf("unit %s: %w", name, err))
+		default:
+			have[name], wrote[name] = stand{value: value, revision: revision}, true
+		}
+		return nil
+	}
+	for name, value := range want.units {
+		if string(have[name].value) != string(value) {
+			if err := put(name, value); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for name, unit := range have {
+		var err error
+		switch {
+		case want.units[name] != nil || unit.value == nil:
+		case !unit.tombstoned():
+			err = put(name, host.Tombstone)
+		case unit.answered() && unit.report.Gone:
+			err = r.forget(ctx, name, unit)
+			delete(have, name)
+		}
 		if err != nil {
 			return nil, err
 		}
-		have[name] = stand{value: value, revision: revision}
-		wrote[name] = true
 	}
-	for name, unit := range have {
-		if want.units[name] != nil || unit.value == nil {
-			continue
-		}
-		switch {
-		case !unit.tombstoned():
-			revision, err := r.Store.Put(ctx, r.unitKey(name), host.Tombstone, unit.revision)
-			if err != nil {
-				return nil, err
-			}
-			have[name] = stand{value: host.Tombstone, revision: revision}
-			wrote[name] = true
-		case unit.answered() && unit.report.Gone:
-			_, err := r.Store.Txn(ctx, store.Change{Key: r.unitKey(name), Revision: unit.revision},
-				store.Change{Key: r.reportKey(name), Revision: store.Any})
-			if err != nil {
-				return nil, err
-			}
-			delete(have, name)
-		}
-	}
-	return wrote, nil
+	return wrote, errors.Join(refused...)
+}
+
+// forget removes the documents of a unit of which the host has nothing left.
+func (r *runner) forget(ctx context.Context, name string, unit stand) error {
+	_, err := r.Store.Txn(ctx, store.Change{Key: r.unitKey(name), Revision: unit.revision},
+		store.Change{Key: r.reportKey(name), Revision: store.Any})
+	return err
 }
 
 // unitKey is the store's key of a unit: of the edge, or a network's.

@@ -347,7 +347,7 @@ func TestAsk(t *testing.T) {
 		t.Fatal(err)
 	}
 	raw, err := json.Marshal(plan.Answer)
-	if err != nil || !strings.Contains(string(raw), `{"name":"web","packets":1,"bytes":60}`) {
+	if err != nil || !strings.HasPrefix(string(raw), `{"value":[{"name":"web","packets":1,"bytes":60},{"name":"AllowVnetInBound",`) {
 		t.Errorf("counters %s, %v", raw, err)
 	}
 	if _, err := w.p.Ask(t.Context(), host.Query{Counters: &host.CountersQuery{VNet: "nowhere"}}); err == nil || !strings.Contains(err.Error(), "no such network") {
@@ -492,4 +492,55 @@ func TestRunLeavesForeignOperations(t *testing.T) {
 		raw, err := json.Marshal(v.NSGs)
 		return err == nil && strings.Contains(string(raw), "198.51.100.0/24")
 	})
+}
+
+// fullStore refuses large documents, as etcd does.
+type fullStore struct{ store.Store }
+
+func (f fullStore) Put(ctx context.Context, key string, value []byte, revision int64) (int64, error) {
+	if strings.Contains(string(value), "10.66.0.0/16") && strings.Contains(key, "/units/") {
+		return 0, errors.New("request is too large")
+	}
+	return f.Store.Put(ctx, key, value, revision)
+}
+
+// A unit that can't be stored fails the operations on its network, and no others.
+func TestRunOutlivesRefusedUnits(t *testing.T) {
+	s := memory.New(0)
+	now := time.Now()
+	p, err := New(Config{Store: fullStore{s}, Log: slog.New(slog.DiscardHandler), Host: "h1", PublicPool: cidr("192.88.99.0/26"), Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, space := range map[string]string{"large": "10.66.0.0/16", "small": "10.7.0.0/16"} {
+		id := resource.MustParseID(edgeNetwork + "virtualNetworks/" + name)
+		document, err := arm.PutDocument(&arm.Document{Envelope: resource.Envelope{ID: id, Type: id.Type(), Name: name, ProvisioningState: resource.Creating,
+			Operation: name, Body: json.RawMessage(`{"properties":{"addressSpace":{"addressPrefixes":["` + space + `"]}}}`)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		operation, err := json.Marshal(arm.Operation{ID: name, Resource: id, Method: "PUT", Status: arm.InProgress})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Txn(t.Context(), document, store.Change{Key: arm.OperationPrefix + name, Value: operation, Revision: store.Absent}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := &runner{Provider: p, first: true, operations: map[string]*pending{}, troubled: map[string]time.Time{}}
+	h := hosttest.New(s, "h1")
+	for range 3 {
+		if _, err := r.reconcile(t.Context(), everything); err == nil || !strings.Contains(err.Error(), "too large") {
+			t.Fatalf("a refused unit: %v", err)
+		}
+		if _, err := h.Answer(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(patience / 2)
+	}
+	for id, want := range map[string]resource.State{"large": resource.Failed, "small": resource.Succeeded} {
+		if op, err := p.ops.Get(t.Context(), id); err != nil || op.Status != want {
+			t.Errorf("%s: %+v, %v", id, op, err)
+		}
+	}
 }

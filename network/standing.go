@@ -99,6 +99,7 @@ type stand struct {
 	value    []byte // nil: there is none
 	revision int64
 	report   *host.Report
+	refused  string // why the store doesn't take what it should be
 }
 
 // standing are a host's units of networks and the edge, by name.
@@ -114,8 +115,12 @@ func (s stand) has(value []byte) bool {
 	return bytes.Equal(s.value, value) && s.answered() && s.report.Applied
 }
 
-// trouble is the error that the host reports of the unit as it is now.
+// trouble is the error that the host reports of the unit as it is now, or why
+// it couldn't even be told.
 func (s stand) trouble() string {
+	if s.refused != "" {
+		return s.refused
+	}
 	if s.value != nil && s.answered() && !s.report.Applied && !s.report.Gone {
 		return s.report.Error
 	}
