@@ -66,6 +66,8 @@ type Server struct {
 	Restricted bool // to Allowed, and what the cluster itself comes from
 	Allowed    []netip.Prefix
 	FQDN       string // "": no public name
+	// PrivateFQDN is a private cluster's name in its private zone; "" without one.
+	PrivateFQDN string
 }
 
 // subnets reads the subnets that there are of ids, by key.

@@ -167,7 +167,7 @@ func (w *whole) server() *Server {
 	s := &w.state
 	a := &s.Desired.Access
 	return &Server{Namespace: s.ID, Subnet: s.ServerSubnet, Address: s.Server, Public: s.Public, Port: apiServerPort,
-		Private: a.Private, Restricted: a.Restricted, Allowed: a.Ranges, FQDN: w.publicName()}
+		Private: a.Private, Restricted: a.Restricted, Allowed: a.Ranges, FQDN: w.publicName(), PrivateFQDN: w.privateName()}
 }
 
 // places are the subnets that a cluster is in.

@@ -69,6 +69,9 @@ func (c *compiler) endpoint(i *item, p *sdk.PrivateEndpointProperties) {
 		return
 	}
 	c.use(v, i)
+	if address == s.Address && subnet.Equal(s.Subnet) {
+		return // the cluster's own endpoint: its API server's interface has that address
+	}
 	id := shortID("e", i.doc.ID.Key())
 	v.out.NICs = append(v.out.NICs, dataplane.NIC{ID: id, Namespace: s.Namespace, Link: id, Address: address, Subnet: subnet.Name(), Platform: true})
 }

@@ -3,6 +3,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"slices"
@@ -61,8 +62,8 @@ func (p *Provider) putPrivateEndpoint(ctx context.Context, r *arm.Request) (*arm
 		return nil, firstOf(err, f.err())
 	}
 	config := &armnetwork.CustomDNSConfigPropertiesFormat{IPAddresses: []*string{ptr(address.String())}}
-	if server.FQDN != "" {
-		config.Fqdn = &server.FQDN
+	if name := cmp.Or(server.PrivateFQDN, server.FQDN); name != "" {
+		config.Fqdn = &name
 	}
 	props.CustomDNSConfigs = []*armnetwork.CustomDNSConfigPropertiesFormat{config}
 	return planned(r, model, changes...)

@@ -95,6 +95,8 @@ type Server struct {
 	// FQDN is answered everywhere ("" when a private cluster has no public name): with
 	// Public, or with Address when Private. In its own VNet it leads to Address.
 	FQDN string `json:"fqdn,omitempty"`
+	// PrivateFQDN is a private cluster's name in its private zone; "" without one.
+	PrivateFQDN string `json:"privateFQDN,omitempty"`
 }
 
 const serverPrefix = "network/servers/"

@@ -3,6 +3,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -161,7 +162,7 @@ func (p *Provider) endpointRecord(ctx context.Context, endpoint *arm.Document) (
 	}
 	label = strings.ToLower(cluster.Name())
 	for _, s := range servers {
-		if first, _, found := strings.Cut(s.FQDN, "."); found && s.Cluster.Equal(cluster) {
+		if first, _, found := strings.Cut(cmp.Or(s.PrivateFQDN, s.FQDN), "."); found && s.Cluster.Equal(cluster) {
 			label = first
 		}
 	}

@@ -49,7 +49,7 @@ func (n clusterNetwork) Serve(ctx context.Context, id resource.ID, s *cluster.Se
 	var server *network.Server
 	if s != nil {
 		server = &network.Server{Cluster: id, Namespace: s.Namespace, Subnet: s.Subnet, Address: s.Address, Public: s.Public, Port: s.Port,
-			Private: s.Private, Restricted: s.Restricted, Allowed: s.Allowed, FQDN: s.FQDN}
+			Private: s.Private, Restricted: s.Restricted, Allowed: s.Allowed, FQDN: s.FQDN, PrivateFQDN: s.PrivateFQDN}
 	}
 	return n.Provider.Serve(ctx, id, server)
 }
