@@ -80,9 +80,10 @@ func trustTables() error {
 }
 
 // nicSpaceSettings let an unprivileged control plane listen on port 443 of the
-// namespace that is its own.
+// namespace that is its own. With interfaces in two networks, it is no way from
+// one to the other.
 func nicSpaceSettings() []setting {
-	return []setting{{"ipv4/ip_unprivileged_port_start", "0"}}
+	return []setting{{"ipv4/ip_unprivileged_port_start", "0"}, {forwarding, "0"}}
 }
 
 // apply writes the settings of the calling thread's namespace. What a kernel
