@@ -43,10 +43,16 @@ const (
 
 // Values of State, Protocol and Type.
 const (
-	New, Established, Invalid = 1, 2, 3 // Established covers related, too
-	ICMP, TCP, UDP, SCTP      = 1, 6, 17, 132
-	ESP, AH                   = 50, 51
-	Local                     = 1
+	New         = 1 // of State
+	Established = 2 // and related
+	Invalid     = 3
+	ICMP        = 1 // of Protocol
+	TCP         = 6
+	UDP         = 17
+	ESP         = 50
+	AH          = 51
+	SCTP        = 132
+	Local       = 1 // of Type
 )
 
 // Value is what a field is compared with: an address, a link's name, or a number.

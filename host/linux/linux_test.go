@@ -120,8 +120,21 @@ func newWorld(t testing.TB) *world {
 		}()
 		return nil
 	})
+	inside(t, w.near, func() error { return awaitLink("near") })
+	inside(t, w.far, func() error { return awaitLink("far") })
 	w.filter(t)
 	return w
+}
+
+// awaitLink waits until the kernel lets packets through a link whose ends are up.
+func awaitLink(name string) error {
+	for start := time.Now(); time.Since(start) < 10*time.Second; time.Sleep(time.Millisecond) {
+		link, err := netlink.LinkByName(name)
+		if err != nil || link.Attrs().OperState == netlink.OperUp {
+			return err
+		}
+	}
+	return fmt.Errorf("link %s never came up", name)
 }
 
 // filter drops what goes to port 1 and rejects what goes to port 2.

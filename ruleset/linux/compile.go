@@ -79,9 +79,9 @@ func (c *compiler) sets(t ruleset.Table) {
 	}
 	for i := range t.Maps {
 		m := &t.Maps[i]
-		for _, e := range m.Elements {
-			c.bytes[m.Name] = addressBytes([][]ruleset.Range{e.Key})
-			break
+		c.bytes[m.Name] = 4
+		if len(m.Elements) > 0 {
+			c.bytes[m.Name] = addressBytes([][]ruleset.Range{m.Elements[0].Key})
 		}
 		if m.Kind == ruleset.ToAddress {
 			c.results[m.Name] = resultOf(m)
@@ -96,24 +96,16 @@ func (c *compiler) sets(t ruleset.Table) {
 
 // addressBytes is the length of the addresses in keys; without any it is IPv4's.
 func addressBytes(keys [][]ruleset.Range) int {
-	for _, k := range keys {
-		for _, r := range k {
-			if r.From.Addr.Is6() {
-				return 16
-			}
-		}
-		break
+	if len(keys) > 0 && slices.ContainsFunc(keys[0], func(r ruleset.Range) bool { return r.From.Addr.Is6() }) {
+		return 16
 	}
 	return 4
 }
 
 func resultOf(m *ruleset.Map) result {
 	r := result{bytes: 4, ports: m.Ports}
-	for _, e := range m.Elements {
-		if e.Address.Is6() {
-			r.bytes = 16
-		}
-		break
+	if len(m.Elements) > 0 && m.Elements[0].Address.Is6() {
+		r.bytes = 16
 	}
 	return r
 }

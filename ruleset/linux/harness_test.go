@@ -135,7 +135,23 @@ func (l *lab) wire(t testing.TB, name string, prefix netip.Prefix, address netip
 		must(t, unix.Bind(w.fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_IP), Ifindex: w.index}))
 	})
 	t.Cleanup(func() { must(t, unix.Close(w.fd)) })
+	within(t, outside, func() { awaitLink(t, "end") })
+	within(t, l.router, func() { awaitLink(t, name) })
 	return w
+}
+
+// awaitLink waits until a link carries packets: the kernel says so a moment
+// after both of its ends are up, and drops them before.
+func awaitLink(t testing.TB, name string) {
+	t.Helper()
+	for start := time.Now(); time.Since(start) < 10*time.Second; time.Sleep(time.Millisecond) {
+		link, err := netlink.LinkByName(name)
+		must(t, err)
+		if link.Attrs().OperState == netlink.OperUp {
+			return
+		}
+	}
+	t.Fatalf("link %s never came up", name)
 }
 
 func htons(n uint16) uint16 { return n<<8 | n>>8 }
@@ -197,7 +213,7 @@ func parse(b []byte) seen {
 	return s
 }
 
-// build makes the bytes of a packet: of TCP a SYN, or for an answer a SYN-ACK.
+// build makes the bytes of a packet: of TCP a SYN, then its SYN-ACK, then an ACK.
 func build(p ruleset.Packet, id uint16) []byte {
 	var body []byte
 	switch p.Protocol {
@@ -205,10 +221,16 @@ func build(p ruleset.Packet, id uint16) []byte {
 		body = make([]byte, 20)
 		binary.BigEndian.PutUint32(body[4:], uint32(id)<<8)
 		body[12], body[13] = 5<<4, 2
-		if p.Reply {
+		switch {
+		case p.Reply:
 			body[13] = 0x12
 			binary.BigEndian.PutUint32(body[8:], uint32(id-1)<<8+1)
+		case p.State == ruleset.Established:
+			body[13] = 0x10
+			binary.BigEndian.PutUint32(body[4:], uint32(id-2)<<8+1)
+			binary.BigEndian.PutUint32(body[8:], uint32(id-1)<<8+1)
 		}
+		body[14] = 0x40 // a window
 	case ruleset.UDP:
 		body = make([]byte, 12)
 		binary.BigEndian.PutUint16(body[4:], 12)
@@ -261,10 +283,22 @@ type fate struct {
 }
 
 // real sends packets through the router and tells what became of each. Behind
-// them goes one that a chain of its own accepts, on each wire: when it is
-// there, so is all before it.
+// them goes one that the tables accept, on each wire: when it is there, so is
+// all before it, because one processor has them all in its queue.
 func (l *lab) real(t testing.TB, packets []ruleset.Packet) []fate {
 	t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var all, one unix.CPUSet
+	must(t, unix.SchedGetaffinity(0, &all))
+	for cpu := range 1024 {
+		if all.IsSet(cpu) {
+			one.Set(cpu)
+			break
+		}
+	}
+	must(t, unix.SchedSetaffinity(0, &one))
+	defer func() { must(t, unix.SchedSetaffinity(0, &all)) }()
 	first := l.id
 	for _, p := range packets {
 		w := l.left
@@ -276,7 +310,6 @@ func (l *lab) real(t testing.TB, packets []ruleset.Packet) []fate {
 	}
 	last := l.id
 	l.id++
-	time.Sleep(20 * time.Millisecond) // refusals and packets to the router itself take another way
 	marker := ruleset.Packet{Protocol: ruleset.ESP}
 	marker.Source, marker.Destination = netip.MustParseAddr("10.1.99.99"), netip.MustParseAddr("10.2.99.99")
 	l.left.send(t, build(marker, last))

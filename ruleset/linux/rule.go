@@ -141,13 +141,12 @@ func (p *program) translate(a *ruleset.Action) {
 	if a.Verb == ruleset.DNAT {
 		nat.Type = expr.NATTypeDestNAT
 	}
-	bytes, ports := 4, a.First != 0
+	bytes, ports := len(a.Address.AsSlice()), a.First != 0
 	if a.Map != "" {
 		p.key(a.Fields, p.c.bytes[a.Map])
 		p.find(a.Map, firstReg)
 		bytes, ports = p.c.results[a.Map].bytes, p.c.results[a.Map].ports
 	} else {
-		bytes = len(a.Address.AsSlice())
 		p.add(&expr.Immediate{Register: firstReg, Data: a.Address.AsSlice()})
 	}
 	if bytes == 16 {
