@@ -13,7 +13,6 @@ import (
 	sdk "github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/network/armnetwork/v7"
 
 	"bastide.dev/dataplane"
-	"bastide.dev/resource"
 )
 
 // nic is an interface while its network is compiled.
@@ -251,6 +250,3 @@ func (c *compiler) publicAddress(v *vnet, key string) (netip.Addr, *item) {
 	}
 	return address, i
 }
-
-// resourceOf is the load balancer that a pool's or a rule's key is part of.
-func resourceOf(key string) resource.ID { return parsedID("/" + key).Parent() }

@@ -19,7 +19,8 @@ const ruleList = "properties.securityRules"
 func (p *Provider) groupTypes() []arm.Type {
 	return []arm.Type{
 		coreType("networkSecurityGroups", func() any { return &armnetwork.SecurityGroup{} }, groupRows(),
-			arm.Type{Put: p.putGroup, Delete: p.deleteUnused("InUseNetworkSecurityGroupCannotBeDeleted", "Network security group"), View: p.viewGroup}),
+			arm.Type{Put: p.putGroup, Delete: p.deleteUnused("InUseNetworkSecurityGroupCannotBeDeleted", "Network security group"), View: p.viewGroup,
+				Actions: map[string]arm.Hook{"counters": p.nsgCounters}}),
 		partType("networkSecurityGroups/securityRules", ruleList, func() any { return &armnetwork.SecurityRule{} }, ruleRows()),
 		{Name: "networkSecurityGroups/defaultSecurityRules", Versions: edgeVersions(), Get: getDefaultRule, List: listDefaultRules},
 		coreType("applicationSecurityGroups", func() any { return &armnetwork.ApplicationSecurityGroup{} }, applicationGroupRows(),
