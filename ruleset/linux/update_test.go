@@ -327,3 +327,54 @@ func BenchmarkLookAgain(b *testing.B) {
 		}
 	}
 }
+
+// flat is a table as a security group of n rules has it in one map of intervals.
+func flat(n int, last uint32) ruleset.Table {
+	t := ruleset.Table{Name: "flat"}
+	m := ruleset.Map{Name: "m", Kind: ruleset.ToVerdict, Fields: fields(ruleset.Source, ruleset.Destination, ruleset.Protocol, ruleset.DestinationPort)}
+	for i := range n {
+		port := uint32(i)
+		if i == n-1 {
+			port = last
+		}
+		m.Elements = append(m.Elements, ruleset.MapElement{Key: []ruleset.Range{net(fmt.Sprintf("10.%d.%d.0/24", i/256, i%256)), net("10.0.0.0/8"),
+			num(ruleset.TCP), ruleset.Ports(uint16(port), uint16(port+50))}, Verdict: ruleset.Action{Verb: ruleset.Accept}})
+	}
+	t.Maps = []ruleset.Map{m}
+	t.Chains = []ruleset.Chain{{Name: "f", Hook: ruleset.Forward, Rules: []ruleset.Rule{{Actions: []ruleset.Action{{Verb: ruleset.Dispatch, Fields: m.Fields, Map: "m"}}}}}}
+	return t
+}
+
+func BenchmarkPutIntervalMap(b *testing.B) {
+	f := newFirewall(b)
+	table := flat(1000, 7)
+	for b.Loop() {
+		f.has = nil
+		must(b, f.Put(table))
+	}
+}
+
+func BenchmarkPutOneInterval(b *testing.B) {
+	f := newFirewall(b)
+	tables := []ruleset.Table{flat(1000, 7), flat(1000, 8)}
+	must(b, f.Put(tables[1]))
+	for i := 0; b.Loop(); i++ {
+		must(b, f.Put(tables[i%2]))
+	}
+}
+
+// TestIPv6TablesAreTaken has every place where an address can be.
+func TestIPv6TablesAreTaken(t *testing.T) {
+	f := newFirewall(t)
+	six, a := net("2001:db8::/64"), netip.MustParseAddr("2001:db8::1")
+	table := ruleset.Table{Name: "six",
+		Sets: []ruleset.Set{{Name: "s", Fields: fields(ruleset.Source, ruleset.DestinationPort), Elements: [][]ruleset.Range{{six, ruleset.Ports(1, 9)}}}},
+		Maps: []ruleset.Map{{Name: "m", Kind: ruleset.ToAddress, Ports: true, Fields: fields(ruleset.Destination), Elements: []ruleset.MapElement{{Key: []ruleset.Range{six}, Address: a, First: 80}}}},
+		Chains: []ruleset.Chain{
+			{Name: "f", Hook: ruleset.Forward, Rules: []ruleset.Rule{when(ruleset.Drop, among("s", ruleset.Source, ruleset.DestinationPort)), when(ruleset.Accept, is(ruleset.Destination, six, at(netip.MustParseAddr("2001:db9::1"))))}},
+			{Name: "d", Hook: ruleset.Prerouting, NAT: true, Priority: ruleset.DestinationNAT, Rules: []ruleset.Rule{
+				does(ruleset.Action{Verb: ruleset.DNAT, Map: "m", Fields: fields(ruleset.Destination)}), does(ruleset.Action{Verb: ruleset.DNAT, Address: a, First: 1, Last: 2})}},
+		}}
+	must(t, f.Put(table))
+	kernelHas(t, f)
+}
