@@ -17,7 +17,7 @@ import (
 // private endpoint to them.
 func (c *compiler) servers() {
 	for _, s := range c.inv.servers {
-		if v := c.byKey[s.Subnet.Parent().Key()]; v != nil {
+		if v := c.byKey[s.Subnet.Parent().Key()]; v != nil && s.Address.IsValid() {
 			c.server(v, s)
 		}
 	}

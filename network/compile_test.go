@@ -93,6 +93,12 @@ func TestCompileGolden(t *testing.T) {
 			if err := config.Validate(); err != nil {
 				t.Error(err)
 			}
+			for i := range config.VNets {
+				router := dataplane.Compile("test", &config, &config.VNets[i], nil)
+				if err := router.Table.Validate(); err != nil {
+					t.Errorf("%s: %v", config.VNets[i].ID, err)
+				}
+			}
 			got, err := json.MarshalIndent(map[string]any{"config": config, "ties": ties}, "", " ")
 			if err != nil {
 				t.Fatal(err)
@@ -158,5 +164,43 @@ func BenchmarkCompile(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		compile(inv, testSettings())
+	}
+}
+
+func TestPortsEach(t *testing.T) {
+	for _, c := range []struct {
+		allocated              int32
+		members, at, addresses int
+		want                   uint32
+	}{{0, 50, 0, 1, 1024}, {0, 51, 1, 2, 512}, {0, 200, 0, 1, 256}, {0, 400, 0, 1, 128}, {0, 800, 0, 1, 64}, {0, 801, 0, 1, 32},
+		{8000, 3, 0, 1, 8000}, {1000, 3, 0, 3, 334}, {1000, 3, 2, 3, 333}} {
+		if got := portsEach(c.allocated, c.members, c.at, c.addresses); got != c.want {
+			t.Errorf("%+v: %d", c, got)
+		}
+	}
+}
+
+// Members beyond what an address has ports for get none of it, and no port is two members'.
+func TestDealtPortsEnd(t *testing.T) {
+	c := &compiler{blocks: map[netip.Addr]uint32{}}
+	members := make([]*nic, 9)
+	for i := range members {
+		members[i] = &nic{}
+	}
+	dealt := map[*nic][]dataplane.Egress{}
+	c.deal(dealt, members, dataplane.Egress{Address: ip("192.88.99.9")}, 8000)
+	if last := dealt[members[7]]; len(last) != 1 || last[0].First != 57024 || last[0].Last != 65023 || len(dealt[members[8]]) != 0 {
+		t.Errorf("the last two have %v, %v", last, dealt[members[8]])
+	}
+}
+
+func TestKnownTags(t *testing.T) {
+	p := &Provider{Config: Config{Location: "eastus", PublicPool: cidr("192.88.99.0/24"), FrontDoor: ip("192.88.99.1"),
+		Tags: func() map[string][]netip.Prefix { return map[string][]netip.Prefix{"Office.Berlin": nil} }}}
+	for name, want := range map[string]bool{"VirtualNetwork": true, "internet": true, "AzureLoadBalancer": true, "AzureCloud.westeurope": true,
+		"AzureCloud.EastUS": true, "AzureCloud.atlantis": false, "Office.Berlin": true, "Office": false, "Nonsense": false, "10.0.0.0/8": false} {
+		if p.knownTag(name) != want {
+			t.Errorf("%s: %v", name, !want)
+		}
 	}
 }
