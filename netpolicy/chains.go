@@ -81,7 +81,7 @@ func (c *compiler) policyChain(p *Pod, d *direction, policies []*Policy) string 
 			origin := fmt.Sprintf("networkpolicy/%s/%s/%s/%d", p.Namespace, policy.Meta.Name, d.name, i)
 			ports := c.ports(p, d, r.Ports)
 			for _, who := range c.rulePeers(p.Namespace, &r) {
-				chain.Rules = append(chain.Rules, c.allow(d, origin, who, ports, ruleset.Action{Verb: ruleset.Return})...)
+				chain.Rules = append(chain.Rules, c.allow(d, origin, who, ports, d.pass)...)
 			}
 		}
 	}
@@ -169,7 +169,7 @@ func (r *ClusterRule) peers() []ClusterPeer {
 }
 
 // clusterChain does the rules of one tier in their order and hands on what none
-// decides to next, unless that is "".
+// decides to next; without a next it passes.
 func (c *compiler) clusterChain(p *Pod, d *direction, policies []*ClusterPolicy, next string) string {
 	names := make([]string, len(policies))
 	named := false
@@ -183,7 +183,7 @@ func (c *compiler) clusterChain(p *Pod, d *direction, policies []*ClusterPolicy,
 	if _, ok := c.chains[name]; ok {
 		return name
 	}
-	pass := ruleset.Action{Verb: ruleset.Return}
+	pass := d.pass
 	if next != "" {
 		pass = ruleset.Action{Verb: ruleset.Goto, Chain: next}
 	}
@@ -198,9 +198,7 @@ func (c *compiler) clusterChain(p *Pod, d *direction, policies []*ClusterPolicy,
 			chain.Rules = append(chain.Rules, c.clusterRule(p, d, origin, &r, pass)...)
 		}
 	}
-	if next != "" {
-		chain.Rules = append(chain.Rules, ruleset.Rule{Actions: []ruleset.Action{pass}})
-	}
+	chain.Rules = append(chain.Rules, do(pass))
 	c.chains[name] = chain
 	return name
 }
@@ -218,7 +216,7 @@ func (c *compiler) clusterRule(p *Pod, d *direction, origin string, r *ClusterRu
 	action := ruleset.Action{Verb: ruleset.Drop}
 	switch r.Action {
 	case ActionAccept:
-		action = ruleset.Action{Verb: ruleset.Return}
+		action = d.pass
 		if !ok {
 			return nil
 		}

@@ -17,12 +17,16 @@ type direction struct {
 	kind string        // as in policyTypes
 	own  ruleset.Field // has the address of the pod
 	peer ruleset.Field // has the address of who it talks to
+	pass ruleset.Action
 }
 
 var (
-	ingress = &direction{"ingress", "Ingress", ruleset.Destination, ruleset.Source}
-	egress  = &direction{"egress", "Egress", ruleset.Source, ruleset.Destination}
+	ingress = &direction{"ingress", "Ingress", ruleset.Destination, ruleset.Source, ruleset.Action{Verb: ruleset.Accept}}
+	egress  = &direction{"egress", "Egress", ruleset.Source, ruleset.Destination, ruleset.Action{Verb: ruleset.Goto, Chain: deliver}}
 )
+
+// deliver is the chain where packets go that their sender may send.
+const deliver = "deliver"
 
 // Origins of the rules that no policy asks for.
 const (
@@ -31,6 +35,7 @@ const (
 	OriginEstablished = "networkpolicy/established" // accepted: an earlier packet of the connection was
 	OriginItself      = "networkpolicy/itself"      // accepted: a pod that reaches itself, through a Service
 	OriginNeighbours  = "networkpolicy/neighbours"  // accepted: IPv6's own way to find the node
+	OriginNode        = "networkpolicy/node"        // accepted: between the node's own processes
 )
 
 // icmp6 is the protocol that neighbours on a link find each other by.
@@ -41,9 +46,13 @@ const icmp6 = 58
 // A connection is decided by its first packet; who changes the table ends the
 // connections that it would refuse. A pod has a chain for each direction in
 // which anything is decided about it, and pods with the same policies share
-// one. Chains return what they let pass: the other end's chain may be on this
-// node, too. Peers are sets of addresses named by their selector, so that a pod
-// that comes or goes changes elements alone.
+// one. What a sender's chain lets pass goes on to the chain "deliver", since
+// the receiver may be on this node, too. Peers are sets of addresses named by
+// their selector, so that a pod that comes or goes changes elements alone.
+//
+// A packet on its way while the kernel takes a new table may meet old rules and
+// new elements. So whatever finds no element or comes to a chain's end is
+// dropped, and to pass takes a rule that says so.
 //
 // What the node itself sends (kubelet's probes) passes no hook of ours, and so
 // is always let through; what pods send to the node meets their egress policies.
@@ -51,9 +60,11 @@ func Compile(s *State) ruleset.Table {
 	c := newCompiler(s)
 	for _, p := range c.local {
 		for _, d := range []*direction{egress, ingress} {
+			verdict := d.pass
 			if chain := c.entry(p.Pod, d); chain != "" {
-				c.dispatch(d, p.addresses, chain)
+				verdict = ruleset.Action{Verb: ruleset.Goto, Chain: chain}
 			}
+			c.dispatch(d, p.addresses, verdict)
 		}
 	}
 	return c.table()
@@ -181,11 +192,10 @@ func (c *compiler) families() []string {
 	return []string{"4"}
 }
 
-func (c *compiler) dispatch(d *direction, addresses []netip.Addr, chain string) {
+func (c *compiler) dispatch(d *direction, addresses []netip.Addr, verdict ruleset.Action) {
 	for _, a := range addresses {
 		name := d.name + family(a)
-		c.maps[name] = append(c.maps[name], ruleset.MapElement{Key: key(ruleset.Addr(a)),
-			Verdict: ruleset.Action{Verb: ruleset.Jump, Chain: chain}})
+		c.maps[name] = append(c.maps[name], ruleset.MapElement{Key: key(ruleset.Addr(a)), Verdict: verdict})
 	}
 }
 
@@ -199,33 +209,33 @@ func key(values ...ruleset.Value) []ruleset.Range {
 
 // table puts the base chains before what pods need.
 func (c *compiler) table() ruleset.Table {
-	t := ruleset.Table{Name: TableName}
-	forward := ruleset.Chain{Name: "forward", Hook: ruleset.Forward, Priority: ruleset.Filter - 10}
-	input := ruleset.Chain{Name: "input", Hook: ruleset.Input, Priority: ruleset.Filter - 10}
 	established := verdict(OriginEstablished, ruleset.Accept, number(ruleset.State, ruleset.Established))
 	established.Count = false // of every packet there is
-	forward.Rules = append(forward.Rules, established)
-	input.Rules = append(input.Rules, established, verdict(OriginNeighbours, ruleset.Accept, number(ruleset.Protocol, icmp6)))
+	loopback := verdict(OriginNode, ruleset.Accept, ruleset.Match{Fields: []ruleset.Field{ruleset.InLink}, Ranges: key(ruleset.Name("lo"))})
+	forward := ruleset.Chain{Name: "forward", Hook: ruleset.Forward, Priority: ruleset.Filter - 10, Drop: true, Rules: []ruleset.Rule{established}}
+	input := ruleset.Chain{Name: "input", Hook: ruleset.Input, Priority: ruleset.Filter - 10, Drop: true, Rules: []ruleset.Rule{
+		established, loopback, verdict(OriginNeighbours, ruleset.Accept, number(ruleset.Protocol, icmp6))}}
+	arrive := ruleset.Chain{Name: deliver, Rules: []ruleset.Rule{do(ruleset.Action{Verb: ruleset.Accept}, number(ruleset.Type, ruleset.Local))}}
 	for _, f := range c.families() {
-		c.guard(f, &forward, &input)
+		refused, itself := c.guard(f)
+		forward.Rules = append(append(forward.Rules, refused...), itself...)
+		input.Rules = append(input.Rules, refused...)
 	}
-	for _, d := range []*direction{egress, ingress} {
-		for _, f := range c.families() {
-			name := d.name + f
-			if len(c.maps[name]) == 0 { // nothing is decided, so nothing is asked
-				continue
-			}
-			t.Maps = append(t.Maps, ruleset.Map{Name: name, Kind: ruleset.ToVerdict, Fields: []ruleset.Field{d.own}, Elements: c.maps[name]})
-			look := ruleset.Rule{Actions: []ruleset.Action{{Verb: ruleset.Dispatch, Map: name, Fields: []ruleset.Field{d.own}}}}
-			forward.Rules = append(forward.Rules, look)
-			if d == egress {
-				input.Rules = append(input.Rules, look)
-			}
-		}
-	}
-	t.Chains = append(t.Chains, forward, input)
+	out := append(c.look(egress), c.strangers(ruleset.Source)...)
+	forward.Rules = append(append(forward.Rules, out...), do(egress.pass))
+	input.Rules = append(append(input.Rules, out...), do(ruleset.Action{Verb: ruleset.Accept}))
+	arrive.Rules = append(append(append(arrive.Rules, c.look(ingress)...), c.strangers(ruleset.Destination)...), do(ruleset.Action{Verb: ruleset.Accept}))
+
+	t := ruleset.Table{Name: TableName, Chains: []ruleset.Chain{forward, input, arrive}}
 	for _, name := range sortedKeys(c.chains) {
 		t.Chains = append(t.Chains, c.chains[name])
+	}
+	for _, name := range sortedKeys(c.maps) {
+		field := egress.own
+		if strings.HasPrefix(name, ingress.name) {
+			field = ingress.own
+		}
+		t.Maps = append(t.Maps, ruleset.Map{Name: name, Kind: ruleset.ToVerdict, Fields: []ruleset.Field{field}, Elements: c.maps[name]})
 	}
 	for _, name := range sortedKeys(c.sets) {
 		t.Sets = append(t.Sets, c.sets[name])
@@ -233,54 +243,56 @@ func (c *compiler) table() ruleset.Table {
 	return t
 }
 
-// guard refuses what claims or seeks an address that this node gave to no pod
-// it knows: a pod's first packet finds its chains in place, or nothing.
-func (c *compiler) guard(f string, forward, input *ruleset.Chain) {
-	var ranges []netip.Prefix
-	for _, p := range c.state.Ranges {
-		if family(p.Addr()) == f {
-			ranges = append(ranges, p)
+// look asks what is decided about a pod's packets. Where there are no pods
+// there is nobody to ask about.
+func (c *compiler) look(d *direction) []ruleset.Rule {
+	var rules []ruleset.Rule
+	for _, f := range c.families() {
+		if name := d.name + f; len(c.maps[name]) > 0 {
+			rules = append(rules, do(ruleset.Action{Verb: ruleset.Dispatch, Map: name, Fields: []ruleset.Field{d.own}}))
 		}
 	}
+	return rules
+}
+
+// strangers refuses addresses that this node gave to no pod that it knows: a
+// pod's first packet finds its chains in place, or nothing. The ranges stand in
+// the rules themselves: they are few, and no set can be without them.
+func (c *compiler) strangers(field ruleset.Field) []ruleset.Rule {
+	var rules []ruleset.Rule
+	for _, p := range c.state.Ranges {
+		rules = append(rules, verdict(OriginUnknown, ruleset.Drop, ruleset.Match{Fields: []ruleset.Field{field}, Ranges: []ruleset.Range{ruleset.Prefix(p)}}))
+	}
+	return rules
+}
+
+// guard refuses what belongs to no connection and begins none, and lets pods
+// reach themselves.
+func (c *compiler) guard(f string) (refused, itself []ruleset.Rule) {
 	known := ruleset.Set{Name: "known" + f, Fields: []ruleset.Field{ruleset.Source}}
-	itself := ruleset.Set{Name: "itself" + f, Fields: []ruleset.Field{ruleset.Source, ruleset.Destination}}
+	both := ruleset.Set{Name: "itself" + f, Fields: []ruleset.Field{ruleset.Source, ruleset.Destination}}
 	for _, m := range c.local {
 		for _, a := range m.addresses {
 			if family(a) == f {
 				v := ruleset.Addr(a)
 				known.Elements = append(known.Elements, key(v))
-				itself.Elements = append(itself.Elements, key(v, v))
+				both.Elements = append(both.Elements, key(v, v))
 			}
 		}
 	}
-	some := f == "4" || len(known.Elements) > 0 // without elements a set is one of IPv4
-	if some {
-		c.addSet(known)
-		c.addSet(itself)
+	if len(known.Elements) == 0 {
+		return nil, nil
 	}
+	c.addSet(known)
+	c.addSet(both)
 	for _, field := range []ruleset.Field{ruleset.Source, ruleset.Destination} {
-		var rules []ruleset.Rule
-		if some {
-			rules = append(rules, verdict(OriginInvalid, ruleset.Drop, number(ruleset.State, ruleset.Invalid), in(known.Name, field)))
-		}
-		if len(ranges) > 0 {
-			c.addSet(ruleset.Set{Name: "ranges" + f, Fields: []ruleset.Field{ruleset.Source}, Elements: ruleset.Prefixes(ranges...)})
-			strangers := []ruleset.Match{in("ranges"+f, field)}
-			if some {
-				strangers = append(strangers, in(known.Name, field))
-				strangers[1].Not = true
-			}
-			rules = append(rules, verdict(OriginUnknown, ruleset.Drop, strangers...))
-		}
-		forward.Rules = append(forward.Rules, rules...)
-		if field == ruleset.Source {
-			input.Rules = append(input.Rules, rules...)
-		}
+		refused = append(refused, verdict(OriginInvalid, ruleset.Drop, number(ruleset.State, ruleset.Invalid), in(known.Name, field)))
 	}
-	if !some {
-		return
-	}
-	forward.Rules = append(forward.Rules, verdict(OriginItself, ruleset.Accept, in(itself.Name, ruleset.Source, ruleset.Destination)))
+	return refused, []ruleset.Rule{verdict(OriginItself, ruleset.Accept, in(both.Name, ruleset.Source, ruleset.Destination))}
+}
+
+func do(action ruleset.Action, matches ...ruleset.Match) ruleset.Rule {
+	return ruleset.Rule{Matches: matches, Actions: []ruleset.Action{action}}
 }
 
 // maxOrigin is what the kernel keeps of a rule's comment.

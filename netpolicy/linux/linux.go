@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -24,7 +25,12 @@ import (
 // Kernel is an agent.Kernel.
 type Kernel struct {
 	*firewall.Firewall
+	old string // the table of who kept it before; "" when it is gone
 }
+
+// tables are the names that agents take in turns: while the next one's first
+// table comes, what the last one left holds, too.
+var tables = [2]string{netpolicy.TableName + "-0", netpolicy.TableName + "-1"}
 
 // New adopts the table that is there. From now on the kernel takes no packet
 // for a connection's part that didn't see it begin: else the answers of a
@@ -34,11 +40,55 @@ func New() (*Kernel, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("strict connection tracking: %w", err)
 	}
-	f, err := firewall.New(nil, netpolicy.TableName)
+	have, err := present()
 	if err != nil {
 		return nil, err
 	}
-	return &Kernel{f}, nil
+	k := &Kernel{}
+	name := tables[0]
+	switch {
+	case have[tables[1]]: // -0, too, when its agent died before it had removed the older one
+		k.old = tables[1]
+	case have[tables[0]]:
+		name, k.old = tables[1], tables[0]
+	}
+	if k.Firewall, err = firewall.New(nil, name); err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+func present() (map[string]bool, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return nil, fmt.Errorf("nftables: %w", err)
+	}
+	all, err := conn.ListTablesOfFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return nil, fmt.Errorf("list tables: %w", err)
+	}
+	have := map[string]bool{}
+	for _, t := range all {
+		have[t.Name] = true
+	}
+	return have, nil
+}
+
+// Put implements agent.Kernel.
+func (k *Kernel) Put(table ruleset.Table) error {
+	if err := k.Firewall.Put(table); err != nil || k.old == "" {
+		return err
+	}
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("nftables: %w", err)
+	}
+	conn.DelTable(&nftables.Table{Name: k.old, Family: nftables.TableFamilyINet})
+	if err := conn.Flush(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the table of the agent before: %w", err)
+	}
+	k.old = ""
+	return nil
 }
 
 // Cut implements agent.Kernel.
@@ -51,7 +101,7 @@ func (k *Kernel) Cut(refused func(hook ruleset.Hook, first ruleset.Packet) bool)
 	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
 		n, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, cutter{own, refused})
 		total += n
-		if err != nil {
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) { // what it missed is new, and looked at again
 			return int(total), fmt.Errorf("look through connections: %w", err)
 		}
 	}
