@@ -28,6 +28,9 @@ type Flow struct {
 	Destination netip.Addr `json:"destination"`
 	Port        uint16     `json:"port,omitempty"`
 	SourcePort  uint16     `json:"sourcePort,omitempty"`
+	// Backend says which of a balancer's back ends it gets, counted from 0 and
+	// round again; Arrival.Backends tells how many there are.
+	Backend int `json:"backend,omitempty"`
 }
 
 // Path is what becomes of the first packet of a connection, and of its answer.
@@ -76,7 +79,7 @@ type Arrival struct {
 // unknown endpoint) is an error.
 func Trace(instance string, c *Config, health map[string]Health, from Endpoint, flow Flow) (Path, error) {
 	const ephemeral = 50000
-	w := &walk{instance: instance, config: c, health: health, routers: map[string]*Router{}, seen: map[pass]uint32{}}
+	w := &walk{instance: instance, config: c, health: health, backend: flow.Backend, routers: map[string]*Router{}, seen: map[pass]uint32{}}
 	w.packet = rs.Packet{Source: from.Source, Destination: flow.Destination, Protocol: flow.Protocol,
 		SourcePort: flow.SourcePort, DestPort: flow.Port, State: rs.New}
 	if flow.SourcePort == 0 && rs.HasPorts(flow.Protocol) {
@@ -109,7 +112,8 @@ type walk struct {
 	seen   map[pass]uint32
 	path   Path
 
-	backends int
+	backend  int // which is taken
+	backends int // of how many
 }
 
 // pass is a packet's way through one router, as connection tracking sees it:
@@ -280,10 +284,10 @@ func (w *walk) hook(where string, t *rs.Table, hook rs.Hook) (bool, error) {
 	return true, nil
 }
 
-// choose takes the first of a balancer's back ends, and keeps how many there are.
+// choose takes one of a balancer's back ends, and keeps how many there are.
 func (w *walk) choose(n int) int {
 	w.backends = n
-	return 0
+	return w.backend % n
 }
 
 func text(a netip.Addr, port uint16) string {
