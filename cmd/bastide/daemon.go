@@ -155,7 +155,8 @@ func etcdDefinition(in *instance.Instance, keys keyring) (supervise.Process, err
 			// A small store: keep little history in memory, and compact by the hour.
 			"--snapshot-count=5000", "--auto-compaction-mode=periodic", "--auto-compaction-retention=1h",
 			"--heartbeat-interval=50", "--election-timeout=250", "--log-level=warn",
-			"--max-txn-ops=1024", // the end of an operation touches all documents below a resource
+			"--max-request-bytes=67108864", // answers to questions about a whole cluster
+			"--max-txn-ops=1024",           // the end of an operation touches all documents below a resource
 		},
 		Env:     []string{"GOGC=40", "GOMEMLIMIT=64MiB", "GOMAXPROCS=2"},
 		Cgroup:  serviceGroup(in, etcdProcess),

@@ -14,6 +14,7 @@ import (
 	controlplane "bastide.dev/controlplane/linux"
 	dataplane "bastide.dev/dataplane/linux"
 	"bastide.dev/host"
+	hostlinux "bastide.dev/host/linux"
 	"bastide.dev/instance"
 	machine "bastide.dev/machine/linux"
 	"bastide.dev/netpolicy"
@@ -90,6 +91,7 @@ func runHost(ctx context.Context, in *instance.Instance) error {
 	}
 	agent := host.NewAgent(host.Config{
 		Link: host.NewLink("https://"+in.HostAPI(), hostName, config), Network: m.plane, ControlPlanes: m.planes, Machines: m.boxes, Log: log,
+		Queries: host.Queries{Rules: m.plane, Objects: m.planes, Prober: &hostlinux.Prober{PolicySocket: netpolicy.SocketPath}},
 	})
 	group := &reconcile.Group{}
 	group.Add("control planes", m.planes.Run)

@@ -54,6 +54,7 @@ func New(ctx context.Context, c Config) (*Store, error) {
 		DialKeepAliveTime:    10 * time.Second,
 		DialKeepAliveTimeout: 5 * time.Second,
 		MaxCallRecvMsgSize:   maxMessage,
+		MaxCallSendMsgSize:   maxMessage,
 		Logger:               zap.NewNop(), // what goes wrong comes back as an error
 	})
 	if err != nil {
