@@ -194,8 +194,9 @@ func (p *Plane) forget() error {
 // router is an open router namespace and what this process runs in it.
 type router struct {
 	*space
-	fw  *kernel.Firewall
-	dns *nameServer // nil in an edge without terminals
+	fw   *kernel.Firewall
+	dns  *nameServer // nil in an edge without terminals
+	made bool        // by this process: nothing is in it that it didn't bring
 }
 
 // openRouter opens, or makes, the router kept at path and puts its settings right.
@@ -203,7 +204,11 @@ func (p *Plane) openRouter(path string, settings []setting) (*router, error) {
 	if err := p.makeDir(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
-	s, err := ensureSpace(path)
+	s, err := openSpace(path)
+	made := errors.Is(err, fs.ErrNotExist)
+	if made {
+		s, err = ensureSpace(path)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -214,7 +219,7 @@ func (p *Plane) openRouter(path string, settings []setting) (*router, error) {
 	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
-	return &router{space: s, fw: fw}, nil
+	return &router{space: s, fw: fw, made: made}, nil
 }
 
 func (r *router) close() error {

@@ -4,9 +4,7 @@ package linux
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"sync"
 	"time"
@@ -70,19 +68,12 @@ func (p *Plane) adopt(c *dataplane.Config) error {
 		if p.vnets[v.ID] != nil || len(want) == 0 {
 			continue
 		}
-		ns, err := openNetns(p.vnetPath(v.ID))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // it is new
-		}
-		if err == nil {
-			err = ns.Close()
-		}
-		if err != nil {
-			return fmt.Errorf("vnet %s: %w", v.ID, err)
-		}
 		n, err := p.vnetRouter(v.ID)
 		if err != nil {
 			return fmt.Errorf("vnet %s: %w", v.ID, err)
+		}
+		if n.made {
+			continue // there is nothing to ask yet
 		}
 		p.probe(v, n)
 		all = append(all, asked{n.prober, want})

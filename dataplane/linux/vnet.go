@@ -28,6 +28,7 @@ type vnet struct {
 	standing []string         // the NICs that stand, by ID
 	cuts     []dataplane.Cut  // that were made
 	publics  []netip.Addr     // that strays were looked for with
+	swept    bool             // cuts and strays were looked for
 	// routes and selectors are those that were made last; nil: nobody knows.
 	routes    []dataplane.RouterRoute
 	selectors []dataplane.Selector
@@ -215,11 +216,17 @@ func (p *Plane) program(n *vnet, c *dataplane.Config, changed bool) error {
 }
 
 // cut ends the connections that the rules don't let in any more, and those by
-// public addresses that the network lost.
+// public addresses that the network lost. To find them costs ten milliseconds,
+// so it is done only when there may be some: after a change, and at first in a
+// router that an earlier process left.
 func (n *vnet) cut() error {
-	filters := endings(newCuts(n.cuts, n.compiled.Cuts))
 	publics := n.input.vnet.PublicAddresses()
-	if lost := slices.ContainsFunc(n.publics, func(a netip.Addr) bool { return !slices.Contains(publics, a) }); lost || n.publics == nil {
+	var filters []netlink.CustomConntrackFilter
+	if n.swept || !n.made {
+		filters = endings(newCuts(n.cuts, n.compiled.Cuts))
+	}
+	lost := slices.ContainsFunc(n.publics, func(a netip.Addr) bool { return !slices.Contains(publics, a) })
+	if lost || !n.swept && !n.made {
 		own := map[netip.Addr]bool{}
 		for _, a := range publics {
 			own[a] = true
@@ -229,7 +236,7 @@ func (n *vnet) cut() error {
 	if _, err := cut(n.ns, filters); err != nil {
 		return err
 	}
-	n.cuts, n.publics = n.compiled.Cuts, publics
+	n.swept, n.cuts, n.publics = true, n.compiled.Cuts, publics
 	return nil
 }
 

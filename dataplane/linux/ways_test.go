@@ -32,7 +32,9 @@ func TestHubAndSpokes(t *testing.T) {
 	serve(t, w.api("one"), "10.2.0.4:80", "one")
 	serve(t, w.api("two"), "10.3.0.4:80", "two")
 	silent(t, w.api("one"), "10.3.0.4:80") // the appliance doesn't forward yet
-	visit(t, w.api("hub"), func() error { return apply([]setting{{forwarding, "1"}, {"ipv4/conf/all/send_redirects", "0"}, {"ipv4/conf/eth0/send_redirects", "0"}}) })
+	visit(t, w.api("hub"), func() error {
+		return apply([]setting{{forwarding, "1"}, {"ipv4/conf/all/send_redirects", "0"}, {"ipv4/conf/eth0/send_redirects", "0"}})
+	})
 	answers(t, w.api("one"), "10.3.0.4:80", "two sees 10.2.0.4")
 	answers(t, w.api("two"), "10.2.0.4:80", "one sees 10.3.0.4")
 	two.Peers[0].Forwarded = false
