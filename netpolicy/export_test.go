@@ -32,3 +32,6 @@ func RandomCluster(r *rand.Rand, flows int) (*State, []Flow) {
 	}
 	return s, all
 }
+
+// Big is a cluster of pods and policies, 50 of the pods on this node.
+func Big(pods, policies int) *State { return big(pods, policies) }

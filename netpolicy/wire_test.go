@@ -23,7 +23,7 @@ import (
 // world is a node's network namespace with its pods' behind routed pairs of
 // interfaces, as its CNI plugin makes them, and everything else in one more.
 type world struct {
-	t       *testing.T
+	t       testing.TB
 	node    netns.NsHandle
 	outside netns.NsHandle
 	spaces  map[netip.Addr]netns.NsHandle
@@ -35,7 +35,7 @@ type world struct {
 
 var nodeAddress = netip.MustParseAddr("10.224.0.4")
 
-func newWorld(t *testing.T, pods, others []string) *world {
+func newWorld(t testing.TB, pods, others []string) *world {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Fatal("network namespaces need root")
