@@ -40,8 +40,6 @@ func (r *Requirement) matches(labels map[string]string) bool {
 	return false
 }
 
-func (s *Selector) all() bool { return len(s.MatchLabels) == 0 && len(s.MatchExpressions) == 0 }
-
 // PortOrName is a port's number, or its name when Name isn't "".
 type PortOrName struct {
 	Number int32

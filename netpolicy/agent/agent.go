@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"reflect"
 	"sync"
 	"time"
 
@@ -131,10 +132,9 @@ func (a *Agent) apply() error {
 	begin := time.Now()
 	table := netpolicy.Compile(state)
 	local := netpolicy.Local(state)
-	digest := table.Digest()
 	compiled := time.Now()
 	a.mu.Lock()
-	same := a.status.Digest == digest
+	same := a.status.Synced && reflect.DeepEqual(a.applied.table, table)
 	a.mu.Unlock()
 	if !same {
 		if err := a.cfg.Kernel.Put(table); err != nil {
@@ -147,7 +147,6 @@ func (a *Agent) apply() error {
 	a.applied = applied{table, version, local, make(chan struct{})}
 	a.status.Synced, a.status.Pods, a.status.Policies = true, len(state.Pods), len(state.Policies)+len(state.ClusterPolicies)
 	if !same {
-		a.status.Digest = digest
 		a.status.Puts++
 		a.status.CompileMicros, a.status.PutMicros = compiled.Sub(begin).Microseconds(), time.Since(compiled).Microseconds()
 		a.markStale()

@@ -123,9 +123,12 @@ func (a *Agent) getCounters(w http.ResponseWriter, _ *http.Request) {
 
 func (a *Agent) getStatus(w http.ResponseWriter, _ *http.Request) {
 	a.mu.Lock()
-	status := a.status
+	status, table := a.status, a.applied.table
 	status.Error = a.problem
 	a.mu.Unlock()
+	if status.Synced {
+		status.Digest = table.Digest()
+	}
 	answer(w, status)
 }
 
