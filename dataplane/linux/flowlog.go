@@ -34,7 +34,7 @@ const (
 // What nfnetlink_log calls its messages and attributes.
 const (
 	logSubsystem  = 4
-	logPacket     = logSubsystem<<8 | 0
+	logPacket     = logSubsystem << 8
 	logConfig     = logSubsystem<<8 | 1
 	logCommand    = 1 // attributes of a configuration
 	logMode       = 2

@@ -106,7 +106,7 @@ func TestDamageIsRepaired(t *testing.T) {
 			w := newWorld(t)
 			w.boot("a-n0")
 			w.boot("a-n1")
-			w.apply(c)
+			w.settle(c)
 			serve(t, rootNS, frontDoor+":443", "front door")
 			damage(t, w)
 			if status := w.apply(c); len(status["a"].NICs) != 3 {
@@ -124,6 +124,22 @@ func TestDamageIsRepaired(t *testing.T) {
 			}
 		})
 	}
+}
+
+// settle applies until nothing is left to do, and the next Apply would look at
+// nothing but whether anyone else did something.
+func (w *world) settle(c dataplane.Config) {
+	w.t.Helper()
+	w.until("all is settled", func() bool {
+		w.apply(c)
+		for i := range c.VNets {
+			n := w.plane.vnets[c.VNets[i].ID]
+			if !n.settled || !w.plane.quiet(n, &c.VNets[i], w.netns) {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 func deleteLink(t *testing.T, path, name string) {

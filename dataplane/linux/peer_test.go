@@ -52,9 +52,11 @@ func TestPeerings(t *testing.T) {
 		silent(t, w.api("two"), "10.2.0.4:80")
 	})
 	t.Run("it heals", func(t *testing.T) {
+		w.settle(configOf(hub, one, two))
 		deleteLink(t, w.plane.vnetPath("hub"), dataplane.PeerLink(w.config.Instance, "hub", "one"))
 		w.apply(configOf(hub, one, two))
 		answers(t, w.api("one"), "10.1.0.4:80", "hub sees 10.2.0.4")
+		w.settle(configOf(hub, one, two))
 		flushRoutes(t, w.plane.vnetPath("one"))
 		w.apply(configOf(hub, one, two))
 		answers(t, w.api("hub"), "10.2.0.4:80", "one sees 10.1.0.4")
@@ -96,6 +98,7 @@ func TestInterfacesInTwoNetworks(t *testing.T) {
 	answersTCP(t, w.api("user"), "10.1.0.5:443", "api sees 10.1.0.9")
 	silent(t, w.api("user"), "10.1.0.4:443")
 	t.Run("it heals", func(t *testing.T) {
+		w.settle(configOf(cluster, user))
 		flushRoutes(t, w.api("cluster"))
 		s, err := openSpace(w.api("cluster"))
 		must(t, err)

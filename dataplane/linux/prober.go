@@ -197,14 +197,11 @@ func (p *prober) watch(ctx context.Context, t target) {
 			timeout = min(max(every, eagerTimeout), interval)
 		}
 		next := time.Now().Add(every)
-		switch err := p.once(ctx, t, timeout); {
-		case err == nil:
+		if p.once(ctx, t, timeout) == nil {
 			ever, failures = true, 0
 			p.tell(ctx, t, true)
-		default:
-			if failures++; !ever || failures >= needed {
-				p.tell(ctx, t, false)
-			}
+		} else if failures++; !ever || failures >= needed {
+			p.tell(ctx, t, false)
 		}
 		pause(ctx, time.Until(next))
 	}

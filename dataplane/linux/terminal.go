@@ -97,7 +97,7 @@ func (p *Plane) writeResolver(id string) error {
 	if have, err := os.ReadFile(path); err == nil && slices.Equal(have, resolvers()) {
 		return nil
 	}
-	if err := os.WriteFile(path, resolvers(), 0o644); err != nil { //nolint:gosec // as any resolv.conf: what runs in the terminal reads it
+	if err := os.WriteFile(path, resolvers(), 0o644); err != nil {
 		return fmt.Errorf("resolver file: %w", err)
 	}
 	return nil
