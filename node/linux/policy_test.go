@@ -340,8 +340,8 @@ func (p *policed) forbiddenFirst() {
 		p.t.Errorf("%v", answers)
 	}
 	p.must("", "delete", "networkpolicy", "deny")
-	p.policy(`{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: locked},
- spec: {podSelector: {matchLabels: {app: locked}}, policyTypes: [Egress]}}`)
+	p.must(`{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: locked},
+ spec: {podSelector: {matchLabels: {app: locked}}, policyTypes: [Egress]}}`, "apply", "-f", "-") // of nobody yet
 	if answers := p.eagerPods("locked", 10); answers["never"] != 10 {
 		p.t.Errorf("%v", answers)
 	}
