@@ -41,8 +41,11 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 }
 
 func exitCode(err error, stderr io.Writer) int {
-	if err == nil {
+	switch {
+	case err == nil:
 		return exitOK
+	case errors.Is(err, errUnreachable):
+		return exitFailed // an answer, not an error
 	}
 	printError(stderr, err)
 	var usage usageError
@@ -96,6 +99,7 @@ helm work unchanged; underneath stands real Kubernetes.
   eval "$(bastide env)"       point az, the SDKs and kubectl at it
   az aks create -g rg -n c1   make a cluster
   bastide status              see what runs
+  bastide why --from A --to B say which rule decides about a connection
   bastide down                stop all; state stays
 
 Exit codes: 0 done; 1 failed; 2 wrong call or setting, nothing was done; 3 not found.`,
@@ -109,6 +113,7 @@ Exit codes: 0 done; 1 failed; 2 wrong call or setting, nothing was done; 3 not f
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		newUp(g), newDown(g), newClean(g), newStatus(g), newEnv(g),
+		newWhy(g), newNSG(g), newOutside(g),
 		newBundle(g), newImage(g), newPolicy(),
 		newDaemon(g), newServe(g), newHost(g),
 	)

@@ -274,7 +274,7 @@ func newFront(s *service, log *slog.Logger) (*arm.Handler, error) {
 	who := armIdentity{s.directory}
 	return arm.New(arm.Config{
 		Store: s.store, Authenticator: who, Authorizer: who, Logger: log,
-		Providers:     append(s.networks.ARM(), s.machines.ARM(), s.clusters.ARM()),
+		Providers:     append(s.networks.ARM(), s.machines.ARM(), s.clusters.ARM(), newDiagnostics(in, s.store, s.networks)),
 		Tenant:        arm.Tenant{ID: in.Tenant, DisplayName: "Bastide " + in.Name, Domain: in.Domain},
 		Subscriptions: []arm.Subscription{{ID: in.Subscription, DisplayName: "Bastide " + in.Name}},
 		Endpoints:     arm.Endpoints{ResourceManager: in.URL("management"), Login: in.URL("login"), Graph: in.URL("graph")},
