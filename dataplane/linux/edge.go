@@ -41,6 +41,9 @@ func (p *Plane) prepare(c *dataplane.Config, e *dataplane.EdgeRouter) error {
 		if p.edge, err = p.openRouter(p.routerPath(edgeName), edgeSettings()); err != nil {
 			return fmt.Errorf("edge: %w", err)
 		}
+		for _, n := range p.vnets {
+			n.settled = false // its way to an old edge ends without its hearing of it at once
+		}
 	}
 	if err := loopbackUp(p.edge.nl, singles(e.Addresses)); err != nil {
 		return fmt.Errorf("edge: %w", err)
