@@ -21,7 +21,7 @@ import (
 	"bastide.dev/dataplane"
 )
 
-const service = "192.88.99.246"
+const service = "198.19.99.246"
 
 // open is a group that lets everyone in.
 func open(id string) dataplane.NSG {
@@ -90,13 +90,13 @@ func TestBalancer(t *testing.T) {
 				delete(seen, "a-n0 sees "+service) // its own address, never leaves
 			} else {
 				for who := range seen {
-					if !strings.HasSuffix(who, "sees 192.88.99.242") {
+					if !strings.HasSuffix(who, "sees 198.19.99.242") {
 						t.Errorf("hairpin: %v", seen)
 					}
 				}
 			}
 			seen = spread(t, w.api("a"), "tcp4", service+":80", 30)
-			if len(seen) != 2 || seen["a-n0 sees 192.88.99.242"] == 0 || seen["a-n1 sees 192.88.99.242"] == 0 {
+			if len(seen) != 2 || seen["a-n0 sees 198.19.99.242"] == 0 || seen["a-n1 sees 198.19.99.242"] == 0 {
 				t.Errorf("from another interface of the network: %v", seen)
 			}
 			silent(t, outside, service+":81")
@@ -320,7 +320,7 @@ func TestWholeAddressForOneInterface(t *testing.T) {
 	outside := newOutside(t)
 	answers(t, outside, service+":22", "ssh sees 198.51.100.2")
 	silent(t, outside, service+":23")
-	answers(t, w.node("a-n1"), service+":22", "ssh sees 192.88.99.242")
+	answers(t, w.node("a-n1"), service+":22", "ssh sees 198.19.99.242")
 	// Outbound, it is the address that the front door sees.
 	serve(t, rootNS, frontDoor+":443", "front door")
 	answersTCP(t, w.node("a-n0"), frontDoor+":443", "front door sees "+service)
@@ -330,7 +330,7 @@ func TestEgressPorts(t *testing.T) {
 	w, v := pairOf(t)
 	for i, nic := range []int{1, 2} {
 		first := uint16(2000 + 1000*i)
-		v.NICs[nic].Egress = []dataplane.Egress{{Origin: "lb", Address: addr("192.88.99.242"), First: first, Last: first + 99}}
+		v.NICs[nic].Egress = []dataplane.Egress{{Origin: "lb", Address: addr("198.19.99.242"), First: first, Last: first + 99}}
 	}
 	w.apply(configOf(v))
 	seen := make(chan int, 100)
@@ -343,7 +343,7 @@ func TestEgressPorts(t *testing.T) {
 			if err != nil {
 				return
 			}
-			if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok && a.IP.String() == "192.88.99.242" {
+			if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok && a.IP.String() == "198.19.99.242" {
 				seen <- a.Port
 			}
 			_ = conn.Close()

@@ -18,7 +18,7 @@ func BenchmarkSmallVNet(b *testing.B) {
 	w := newWorld(b)
 	w.boot("a-n0")
 	w.apply(configOf())
-	c := configOf(network("a", "192.88.99.242", "192.88.99.243", 1))
+	c := configOf(network("a", "198.19.99.242", "198.19.99.243", 1))
 	for b.Loop() {
 		w.apply(c)
 		b.StopTimer()
@@ -34,7 +34,7 @@ func hundred(b *testing.B) (*world, dataplane.Config) {
 		w.boot(fmt.Sprintf("a-n%d", i))
 	}
 	w.apply(configOf())
-	return w, configOf(network("a", "192.88.99.242", "192.88.99.243", 100))
+	return w, configOf(network("a", "198.19.99.242", "198.19.99.243", 100))
 }
 
 func BenchmarkHundredNICs(b *testing.B) {
@@ -51,7 +51,7 @@ func BenchmarkHundredNICs(b *testing.B) {
 func BenchmarkOneNICChange(b *testing.B) {
 	w, c := hundred(b)
 	w.apply(c)
-	less := configOf(network("a", "192.88.99.242", "192.88.99.243", 99))
+	less := configOf(network("a", "198.19.99.242", "198.19.99.243", 99))
 	for b.Loop() {
 		w.apply(less)
 		w.apply(c)
@@ -65,7 +65,7 @@ func BenchmarkNoChange(b *testing.B) {
 	for i := range 20 {
 		id := fmt.Sprintf("v%d", i)
 		w.boot(id + "-n0")
-		v := network(id, "192.88.99.242", "192.88.99.243", 1)
+		v := network(id, "198.19.99.242", "198.19.99.243", 1)
 		v.Public = nil
 		if i > 0 {
 			setEgress(&v, "")

@@ -29,8 +29,8 @@ func addr(s string) netip.Addr     { return netip.MustParseAddr(s) }
 func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 
 const (
-	testPool  = "192.88.99.240/28"
-	frontDoor = "192.88.99.241"
+	testPool  = "198.19.99.240/28"
+	frontDoor = "198.19.99.241"
 	patience  = 3 * time.Second
 	nothing   = 300 * time.Millisecond // how long a packet that is dropped is waited for
 )

@@ -35,7 +35,7 @@ func indexes(t *testing.T, path string) map[string]int {
 
 func TestAnotherProcessAdoptsAll(t *testing.T) {
 	w := two(t)
-	c := configOf(network("a", "192.88.99.242", "192.88.99.243", 2), network("b", "192.88.99.244", "192.88.99.245", 1))
+	c := configOf(network("a", "198.19.99.242", "198.19.99.243", 2), network("b", "198.19.99.244", "198.19.99.245", 1))
 	paths := []string{rootNS, w.plane.routerPath("edge"), w.plane.vnetPath("a"), w.plane.vnetPath("b"), w.node("a-n0"), w.api("b")}
 	var before []map[string]int
 	for _, path := range paths {
@@ -51,7 +51,7 @@ func TestAnotherProcessAdoptsAll(t *testing.T) {
 		}
 	}
 	conn.stillWorks()
-	answersTCP(t, w.node("a-n0"), "192.88.99.243:443", "api of a sees 192.88.99.242")
+	answersTCP(t, w.node("a-n0"), "198.19.99.243:443", "api of a sees 198.19.99.242")
 	if got := addresses(resolve(t, w.node("a-n0"), "udp", "inside.a.test", 1)); !slices.Equal(got, []string{"10.226.0.4"}) {
 		t.Errorf("names after the restart: %v", got)
 	}
@@ -61,7 +61,7 @@ func TestAChangeTouchesOnlyItsNetwork(t *testing.T) {
 	w := two(t)
 	before := indexes(t, w.plane.vnetPath("b"))
 	gen := generation(t, w.plane.vnetPath("b"))
-	c := configOf(network("a", "192.88.99.246", "192.88.99.247", 1), network("b", "192.88.99.244", "192.88.99.245", 1))
+	c := configOf(network("a", "198.19.99.246", "198.19.99.247", 1), network("b", "198.19.99.244", "198.19.99.245", 1))
 	w.apply(c)
 	if after := indexes(t, w.plane.vnetPath("b")); !maps.Equal(before, after) {
 		t.Errorf("b's links: %v, then %v", before, after)
@@ -72,17 +72,17 @@ func TestAChangeTouchesOnlyItsNetwork(t *testing.T) {
 	if _, there := indexes(t, w.node("a-n1"))[firstLink]; there {
 		t.Error("the removed interface is still in its machine")
 	}
-	answersTCP(t, w.node("b-n0"), "192.88.99.247:443", "api of a sees 192.88.99.244")
-	silent(t, w.node("b-n0"), "192.88.99.243:443")
+	answersTCP(t, w.node("b-n0"), "198.19.99.247:443", "api of a sees 198.19.99.244")
+	silent(t, w.node("b-n0"), "198.19.99.243:443")
 	w.apply(configOf(c.VNets[1]))
-	silent(t, w.node("b-n0"), "192.88.99.247:443")
+	silent(t, w.node("b-n0"), "198.19.99.247:443")
 	if _, err := os.Stat(w.api("a")); !os.IsNotExist(err) {
 		t.Errorf("a's namespace is left: %v", err)
 	}
 }
 
 func TestDamageIsRepaired(t *testing.T) {
-	c := configOf(network("a", "192.88.99.242", "192.88.99.243", 2))
+	c := configOf(network("a", "198.19.99.242", "198.19.99.243", 2))
 	edge := func(w *world) string { return w.plane.routerPath("edge") }
 	router := func(w *world) string { return w.plane.vnetPath("a") }
 	damages := map[string]func(*testing.T, *world){
@@ -113,9 +113,9 @@ func TestDamageIsRepaired(t *testing.T) {
 				t.Fatalf("interfaces after the repair: %v", status["a"].NICs)
 			}
 			serve(t, w.api("a"), "10.226.0.4:6443", "api of a")
-			answersTCP(t, w.node("a-n0"), "192.88.99.243:443", "api of a sees 192.88.99.242")
-			answersTCP(t, rootNS, "192.88.99.243:443", "api of a sees "+frontDoor)
-			answersTCP(t, w.node("a-n0"), frontDoor+":443", "front door sees 192.88.99.242")
+			answersTCP(t, w.node("a-n0"), "198.19.99.243:443", "api of a sees 198.19.99.242")
+			answersTCP(t, rootNS, "198.19.99.243:443", "api of a sees "+frontDoor)
+			answersTCP(t, w.node("a-n0"), frontDoor+":443", "front door sees 198.19.99.242")
 			if got := addresses(resolve(t, w.node("a-n1"), "udp", "inside.a.test", 1)); len(got) != 1 {
 				t.Errorf("names after the repair: %v", got)
 			}
@@ -234,17 +234,17 @@ func TestTwoInstances(t *testing.T) {
 		c.Edge.Names = []dataplane.Name{{Name: "management." + door + ".test", Addresses: []netip.Addr{addr(door)}}}
 		return c
 	}
-	one.apply(half("192.88.99.240/29", "192.88.99.241", "192.88.99.242", "192.88.99.243"))
-	other.apply(half("192.88.99.248/29", "192.88.99.249", "192.88.99.250", "192.88.99.251"))
+	one.apply(half("198.19.99.240/29", "198.19.99.241", "198.19.99.242", "198.19.99.243"))
+	other.apply(half("198.19.99.248/29", "198.19.99.249", "198.19.99.250", "198.19.99.251"))
 	serve(t, one.api("a"), "10.226.0.4:6443", "one")
 	serve(t, other.api("a"), "10.226.0.4:6443", "other")
-	answersTCP(t, rootNS, "192.88.99.243:443", "one sees 192.88.99.241")
-	answersTCP(t, rootNS, "192.88.99.251:443", "other sees 192.88.99.249")
+	answersTCP(t, rootNS, "198.19.99.243:443", "one sees 198.19.99.241")
+	answersTCP(t, rootNS, "198.19.99.251:443", "other sees 198.19.99.249")
 	hosts, err := os.ReadFile(one.config.HostsFile)
 	must(t, err)
 	if strings.Count(string(hosts), "management.") != 2 {
 		t.Errorf("hosts file: %s", hosts)
 	}
 	must(t, other.plane.Down(t.Context()))
-	answersTCP(t, rootNS, "192.88.99.243:443", "one sees 192.88.99.241")
+	answersTCP(t, rootNS, "198.19.99.243:443", "one sees 198.19.99.241")
 }

@@ -13,11 +13,11 @@ import (
 )
 
 var hostNames = []dataplane.Name{
-	{Name: "a.test", Addresses: []netip.Addr{netip.MustParseAddr("192.88.99.241")}},
-	{Name: "*.b.test", Addresses: []netip.Addr{netip.MustParseAddr("192.88.99.241")}},
+	{Name: "a.test", Addresses: []netip.Addr{netip.MustParseAddr("198.19.99.241")}},
+	{Name: "*.b.test", Addresses: []netip.Addr{netip.MustParseAddr("198.19.99.241")}},
 }
 
-const hostBlock = "# bastide one begin\n192.88.99.241 a.test\n# bastide one end\n"
+const hostBlock = "# bastide one begin\n198.19.99.241 a.test\n# bastide one end\n"
 
 func TestHostsCompose(t *testing.T) {
 	h := hostsFile{instance: "one"}

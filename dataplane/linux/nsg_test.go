@@ -34,7 +34,7 @@ func pairOf(t *testing.T) (*world, dataplane.VNet) {
 	w := newWorld(t)
 	w.boot("a-n0")
 	w.boot("a-n1")
-	return w, network("a", "192.88.99.242", "192.88.99.243", 2)
+	return w, network("a", "198.19.99.242", "198.19.99.243", 2)
 }
 
 func TestSecurityGroups(t *testing.T) {
@@ -136,7 +136,7 @@ func TestRouteTables(t *testing.T) {
 	for _, id := range []string{"a-n0", "a-n1", "a-n2"} {
 		w.boot(id)
 	}
-	v := network("a", "192.88.99.242", "192.88.99.243", 3)
+	v := network("a", "198.19.99.242", "198.19.99.243", 3)
 	// The appliance has a subnet of its own: its packets don't come back to it.
 	v.Subnets = append(v.Subnets, dataplane.Subnet{Name: "hub", Prefix: prefix("10.227.0.0/28")})
 	v.NICs[3].Subnet, v.NICs[3].Address, v.NICs[3].Pods, v.NICs[3].Forwarding = "hub", addr("10.227.0.4"), nil, true

@@ -25,7 +25,7 @@ func two(t *testing.T) *world {
 	for _, id := range []string{"a-n0", "a-n1", "b-n0"} {
 		w.boot(id)
 	}
-	c := configOf(network("a", "192.88.99.242", "192.88.99.243", 2), network("b", "192.88.99.244", "192.88.99.245", 1))
+	c := configOf(network("a", "198.19.99.242", "198.19.99.243", 2), network("b", "198.19.99.244", "198.19.99.245", 1))
 	status := w.apply(c)
 	if got := status["a"].NICs; !slices.Equal(got, []string{"a-api", "a-n0", "a-n1"}) {
 		t.Fatalf("interfaces that stand: %v", got)
@@ -51,16 +51,16 @@ func TestPackets(t *testing.T) {
 		silent(t, w.node("b-n0"), "10.224.0.5:80") // a has it, b hasn't
 	})
 	t.Run("public address, from the machine, another network, and its own", func(t *testing.T) {
-		answersTCP(t, rootNS, "192.88.99.243:443", "api of a sees "+frontDoor)
-		answersTCP(t, w.node("b-n0"), "192.88.99.243:443", "api of a sees 192.88.99.244")
-		answersTCP(t, w.node("a-n0"), "192.88.99.243:443", "api of a sees 192.88.99.242") // as from any other network
-		answersTCP(t, w.api("a"), "192.88.99.243:443", "api of a sees 192.88.99.243")
+		answersTCP(t, rootNS, "198.19.99.243:443", "api of a sees "+frontDoor)
+		answersTCP(t, w.node("b-n0"), "198.19.99.243:443", "api of a sees 198.19.99.244")
+		answersTCP(t, w.node("a-n0"), "198.19.99.243:443", "api of a sees 198.19.99.242") // as from any other network
+		answersTCP(t, w.api("a"), "198.19.99.243:443", "api of a sees 198.19.99.243")
 	})
 	t.Run("nothing else of a public address", func(t *testing.T) {
-		silent(t, rootNS, "192.88.99.243:6443")
-		silent(t, w.node("a-n0"), "192.88.99.243:6443")
-		silent(t, w.node("b-n0"), "192.88.99.242:80")
-		silent(t, w.node("a-n0"), "192.88.99.250:80") // nobody's
+		silent(t, rootNS, "198.19.99.243:6443")
+		silent(t, w.node("a-n0"), "198.19.99.243:6443")
+		silent(t, w.node("b-n0"), "198.19.99.242:80")
+		silent(t, w.node("a-n0"), "198.19.99.250:80") // nobody's
 	})
 	t.Run("no private address from outside", func(t *testing.T) {
 		silent(t, w.node("a-n0"), "169.254.1.1:80")
@@ -72,8 +72,8 @@ func TestFrontDoor(t *testing.T) {
 	w := two(t)
 	serve(t, rootNS, frontDoor+":443", "front door")
 	serve(t, rootNS, frontDoor+":4443", "something else of the machine")
-	answersTCP(t, w.node("a-n0"), frontDoor+":443", "front door sees 192.88.99.242")
-	answersTCP(t, w.api("b"), frontDoor+":443", "front door sees 192.88.99.244")
+	answersTCP(t, w.node("a-n0"), frontDoor+":443", "front door sees 198.19.99.242")
+	answersTCP(t, w.api("b"), frontDoor+":443", "front door sees 198.19.99.244")
 	answersTCP(t, rootNS, frontDoor+":443", "front door sees "+frontDoor)
 	silent(t, w.node("a-n0"), frontDoor+":4443")
 	uplink, err := UplinkMTU()
@@ -100,32 +100,32 @@ func TestEgressIsMasqueraded(t *testing.T) {
 	serve(t, rootNS, "198.51.100.1:80", "the machine")
 	silent(t, w.node("a-n0"), "198.51.100.1:80")
 	// A client out there reaches a public address, and is seen as it is.
-	answersTCP(t, outside, "192.88.99.243:443", "api of a sees 198.51.100.2")
+	answersTCP(t, outside, "198.19.99.243:443", "api of a sees 198.51.100.2")
 }
 
 func TestNoEgress(t *testing.T) {
 	w := newWorld(t)
 	w.boot("a-n0")
-	v := network("a", "192.88.99.242", "192.88.99.243", 1)
+	v := network("a", "198.19.99.242", "198.19.99.243", 1)
 	setEgress(&v, "")
 	outside := newOutside(t)
 	serve(t, outside, "198.51.100.2:80", "outside")
 	w.apply(configOf(v))
 	silent(t, w.node("a-n0"), "198.51.100.2:80")
-	setEgress(&v, "192.88.99.242")
+	setEgress(&v, "198.19.99.242")
 	w.apply(configOf(v))
 	answers(t, w.node("a-n0"), "198.51.100.2:80", "outside sees 198.51.100.1")
 }
 
 func TestSpoofedSourcesAreDropped(t *testing.T) {
 	w := two(t)
-	addAddresses(t, w.node("a-n0"), "10.224.0.77/32", "10.244.0.9/32", "10.244.1.9/32", "192.88.99.242/32", "8.8.8.8/32")
+	addAddresses(t, w.node("a-n0"), "10.224.0.77/32", "10.244.0.9/32", "10.244.1.9/32", "198.19.99.242/32", "8.8.8.8/32")
 	to := "10.226.0.4:6443"
 	if got := ask(t, w.node("a-n0"), "udp4", "10.244.0.9", to, patience); got != "api of a sees 10.244.0.9" {
 		t.Errorf("its own pod: got %q", got)
 	}
 	// What is counted is whether the packet arrives, not whether an answer finds its way back.
-	for _, source := range []string{"10.224.0.77", "10.244.1.9", "192.88.99.242", "8.8.8.8"} {
+	for _, source := range []string{"10.224.0.77", "10.244.1.9", "198.19.99.242", "8.8.8.8"} {
 		if arrived(t, w.node("a-n0"), source, w.api("a"), "10.226.0.4:7000") {
 			t.Errorf("a packet from %s arrived", source)
 		}
@@ -139,7 +139,7 @@ func TestRoutesOfPodsAndUsers(t *testing.T) {
 	w := newWorld(t)
 	w.boot("a-n0")
 	w.boot("a-n1")
-	v := network("a", "192.88.99.242", "192.88.99.243", 2)
+	v := network("a", "198.19.99.242", "198.19.99.243", 2)
 	v.Routes = []dataplane.Route{{Prefix: prefix("10.250.0.0/24"), Via: addr("10.224.0.5")}}
 	w.apply(configOf(v))
 	addAddresses(t, w.node("a-n1"), "10.244.1.1/32", "10.250.0.1/32")
@@ -154,7 +154,7 @@ func TestPodsInTheSubnet(t *testing.T) {
 	w := newWorld(t)
 	w.boot("a-n0")
 	w.boot("a-n1")
-	v := network("a", "192.88.99.242", "192.88.99.243", 2)
+	v := network("a", "198.19.99.242", "198.19.99.243", 2)
 	v.NICs[1].Pods = dataplanePrefixes("10.224.0.32/28", "10.224.0.48/31")
 	v.NICs[2].Pods = dataplanePrefixes("10.224.0.64/28")
 	w.apply(configOf(v))
@@ -168,7 +168,7 @@ func TestPodsInTheSubnet(t *testing.T) {
 
 func TestMachinesComeAndGo(t *testing.T) {
 	w := newWorld(t)
-	c := configOf(network("a", "192.88.99.242", "192.88.99.243", 1))
+	c := configOf(network("a", "198.19.99.242", "198.19.99.243", 1))
 	if got := w.apply(c)["a"].NICs; !slices.Equal(got, []string{"a-api"}) {
 		t.Fatalf("before the machine is there: %v", got)
 	}
@@ -188,7 +188,7 @@ func TestMachinesComeAndGo(t *testing.T) {
 
 func TestInterfaceGetsAnotherAddress(t *testing.T) {
 	w := two(t)
-	c := configOf(network("a", "192.88.99.242", "192.88.99.243", 2), network("b", "192.88.99.244", "192.88.99.245", 1))
+	c := configOf(network("a", "198.19.99.242", "198.19.99.243", 2), network("b", "198.19.99.244", "198.19.99.245", 1))
 	c.VNets[0].NICs[1].Address, c.VNets[0].NICs[1].Subnet = addr("10.226.0.5"), "api"
 	c.VNets[0].NICs[1].Pods = nil
 	w.apply(c)
@@ -199,7 +199,7 @@ func TestInterfaceGetsAnotherAddress(t *testing.T) {
 
 func TestInterfaceMovesToAnotherNetwork(t *testing.T) {
 	w := two(t)
-	c := configOf(network("a", "192.88.99.242", "192.88.99.243", 2), network("b", "192.88.99.244", "192.88.99.245", 1))
+	c := configOf(network("a", "198.19.99.242", "198.19.99.243", 2), network("b", "198.19.99.244", "198.19.99.245", 1))
 	moving := c.VNets[1].NICs[1]
 	moving.Address, moving.Egress = addr("10.224.0.99"), c.VNets[0].NICs[0].Egress
 	c.VNets[1].NICs, c.VNets[0].NICs = c.VNets[1].NICs[:1], append(c.VNets[0].NICs, moving)
@@ -212,12 +212,12 @@ func TestInterfaceMovesToAnotherNetwork(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	w := newWorld(t)
-	c := configOf(network("a", "192.88.99.242", "192.88.99.243", 0))
+	c := configOf(network("a", "198.19.99.242", "198.19.99.243", 0))
 	c.VNets[0].Prefixes = append(c.VNets[0].Prefixes, prefix("fd00::/64"))
 	if _, err := w.plane.Apply(context.Background(), c, w.netns); !fault.Is(err, fault.Unsupported) {
 		t.Errorf("IPv6: %v", err)
 	}
-	c = configOf(network("a", "1.2.3.4", "192.88.99.243", 0))
+	c = configOf(network("a", "1.2.3.4", "198.19.99.243", 0))
 	if _, err := w.plane.Apply(context.Background(), c, w.netns); !fault.Is(err, fault.Invalid) {
 		t.Errorf("foreign egress: %v", err)
 	}
@@ -227,7 +227,7 @@ func TestDownLeavesNothing(t *testing.T) {
 	before := snapshot(t)
 	w := newWorld(t)
 	w.boot("a-n0")
-	w.apply(configOf(network("a", "192.88.99.242", "192.88.99.243", 1), network("b", "192.88.99.244", "192.88.99.245", 1)))
+	w.apply(configOf(network("a", "198.19.99.242", "198.19.99.243", 1), network("b", "198.19.99.244", "198.19.99.245", 1)))
 	if during := snapshot(t); slices.Equal(before, during) {
 		t.Fatal("nothing was made: the comparison shows nothing")
 	}
@@ -262,7 +262,7 @@ func TestMachineInAUserNamespace(t *testing.T) {
 	must(t, child.Start())
 	path := fmt.Sprintf("/proc/%d/ns/net", child.Process.Pid)
 	netns := func(string) string { return path }
-	c := configOf(network("a", "192.88.99.242", "192.88.99.243", 1))
+	c := configOf(network("a", "198.19.99.242", "198.19.99.243", 1))
 	for range 2 {
 		status, err := w.plane.Apply(t.Context(), c, netns)
 		if err != nil || len(status["a"].NICs) != 2 {

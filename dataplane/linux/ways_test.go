@@ -70,14 +70,14 @@ func TestPodsByRouteTable(t *testing.T) {
 
 func TestSeveralEgressAddresses(t *testing.T) {
 	w, v := pairOf(t)
-	v.NICs[1].Egress = []dataplane.Egress{{Origin: "lb/1", Address: addr("192.88.99.242")}, {Origin: "lb/2", Address: addr(service)}}
+	v.NICs[1].Egress = []dataplane.Egress{{Origin: "lb/1", Address: addr("198.19.99.242")}, {Origin: "lb/2", Address: addr(service)}}
 	w.apply(configOf(v))
 	serve(t, rootNS, frontDoor+":443", "door")
 	seen := map[string]int{}
 	for range 40 {
 		seen[ask(t, w.node("a-n0"), "tcp4", "", frontDoor+":443", patience)]++
 	}
-	if len(seen) != 2 || seen["door sees 192.88.99.242"] == 0 || seen["door sees "+service] == 0 {
+	if len(seen) != 2 || seen["door sees 198.19.99.242"] == 0 || seen["door sees "+service] == 0 {
 		t.Errorf("%v", seen)
 	}
 }
