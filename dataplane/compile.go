@@ -148,8 +148,10 @@ func (k *compiler) hop(p *port) uint32 {
 
 // effective is the address that a NIC's packets have outside; invalid: none.
 func (k *compiler) effective(p *port) netip.Addr {
-	if own, ok := k.ownPublic(p.Address); ok {
-		return own
+	for i := range k.v.Public {
+		if own := &k.v.Public[i]; own.Target == p.Address && k.leavesBy(own) {
+			return own.Address
+		}
 	}
 	if len(p.Egress) > 0 {
 		return p.Egress[0].Address
@@ -157,14 +159,14 @@ func (k *compiler) effective(p *port) netip.Addr {
 	return netip.Addr{}
 }
 
-// ownPublic is the public address that is an interface's alone.
-func (k *compiler) ownPublic(target netip.Addr) (netip.Addr, bool) {
-	for i := range k.v.Public {
-		if p := &k.v.Public[i]; p.Port == 0 && p.Target == target {
-			return p.Address, true
-		}
+// leavesBy tells whether what an interface sends outside comes from its own
+// public address: unless it has another egress, as by a NAT gateway.
+func (k *compiler) leavesBy(public *Public) bool {
+	if !public.oneToOne() {
+		return false
 	}
-	return netip.Addr{}, false
+	owner := k.owners[public.Target]
+	return owner == nil || len(owner.Egress) == 0 || owner.Egress[0].Address == public.Address
 }
 
 func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }

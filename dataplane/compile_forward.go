@@ -45,11 +45,11 @@ func (k *compiler) forward() {
 // wayIn is from the edge: to what a public address leads to, nothing else.
 func (k *compiler) wayIn() string {
 	c := k.table.chain("way-in")
-	c.Rules = []rs.Rule{
-		rule("", accept, is(rs.Translated, 1)),
-		rule("", accept, between(rs.Mark, 1, backendBits)),
-		rule("platform/notPublic", drop),
+	c.Rules = append(c.Rules, rule("", accept, between(rs.Mark, 1, backendBits)))
+	if idle := k.ownIdle("idle-in", rs.Destination, (*Public).oneToOne); k.table.mapping(idle) {
+		c.Rules = append(c.Rules, rs.Rule{Matches: []rs.Match{is(rs.Translated, 1)}, Actions: []rs.Action{dispatch(idle.Name, idle.Fields...)}})
 	}
+	c.Rules = append(c.Rules, rule("", accept, is(rs.Translated, 1)), rule("platform/notPublic", drop))
 	return c.Name
 }
 
@@ -86,9 +86,12 @@ func (k *compiler) wayOut() string {
 	}
 	var own []netip.Prefix
 	for i := range k.v.Public {
-		if p := &k.v.Public[i]; p.oneToOne() {
+		if p := &k.v.Public[i]; k.leavesBy(p) {
 			own = append(own, single(p.Target))
 		}
+	}
+	if idle := k.ownIdle("idle-out", rs.Source, k.leavesBy); k.table.mapping(idle) {
+		needed.Rules = append(needed.Rules, rs.Rule{Actions: []rs.Action{dispatch(idle.Name, idle.Fields...)}})
 	}
 	if len(own) > 0 {
 		needed.Rules = append(needed.Rules, rule("", accept, k.table.from(own...)))
@@ -98,6 +101,18 @@ func (k *compiler) wayOut() string {
 	}
 	needed.Rules = append(needed.Rules, rule("platform/noOutbound", drop))
 	return c.Name
+}
+
+// ownIdle leads from interfaces that have a public address of their own, with
+// a life of silent connections, to where they get it.
+func (k *compiler) ownIdle(name string, by rs.Field, holds func(*Public) bool) rs.Map {
+	m := rs.Map{Name: name, Kind: rs.ToVerdict, Fields: fields(by)}
+	for i := range k.v.Public {
+		if p := &k.v.Public[i]; p.Idle > 0 && holds(p) {
+			m.Elements = append(m.Elements, rs.MapElement{Key: []rs.Range{address(p.Target)}, Verdict: k.idle(p.Idle)})
+		}
+	}
+	return m
 }
 
 // idle accepts, and gives the connection a life of so many seconds of silence.

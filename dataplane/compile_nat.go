@@ -90,7 +90,7 @@ func (k *compiler) sourceNAT() {
 	c := k.table.chain("leave")
 	own := rs.Map{Name: ownPublicMap, Kind: rs.ToAddress, Fields: fields(rs.Source)}
 	for i := range k.v.Public {
-		if p := &k.v.Public[i]; p.oneToOne() {
+		if p := &k.v.Public[i]; k.leavesBy(p) {
 			own.Elements = append(own.Elements, rs.MapElement{Key: []rs.Range{address(p.Target)}, Address: p.Address})
 		}
 	}

@@ -3,7 +3,9 @@
 package dataplane
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 
 	rs "bastide.dev/ruleset"
 )
@@ -201,5 +203,49 @@ func (k *compiler) invalid() {
 		k.table.set("reset-ends", fields(rs.Source, rs.SourcePort), ends)
 		c.Rules = append(c.Rules, rule("platform/idleReset", reject, tcp, in("reset-ends", rs.Source, rs.SourcePort)))
 	}
+	c.Rules = append(c.Rules, k.egressResets()...)
 	c.Rules = append(c.Rules, rule("platform/invalid", drop))
+}
+
+// egressResets end connections that left by an egress with Reset: towards the
+// interface that goes on sending outside, and towards whoever outside sends to
+// a port that is the interface's.
+func (k *compiler) egressResets() []rs.Rule {
+	var leaving [][]rs.Range
+	ports := map[netip.Addr][]rs.Range{}
+	for _, p := range k.ports {
+		for i, e := range p.Egress {
+			if !e.Reset {
+				continue
+			}
+			if !slices.ContainsFunc(p.Egress[:i], func(e Egress) bool { return e.Reset }) {
+				leaving = append(leaving, []rs.Range{link(p.link)})
+			}
+			of := rs.AllPorts
+			if e.First != 0 {
+				of = number(uint32(e.First), uint32(e.Last))
+			}
+			ports[e.Address] = append(ports[e.Address], of)
+		}
+	}
+	if len(leaving) == 0 {
+		return nil
+	}
+	var returning [][]rs.Range
+	for _, a := range slices.SortedFunc(maps.Keys(ports), netip.Addr.Compare) {
+		for _, r := range rs.Merge(ports[a]) {
+			returning = append(returning, []rs.Range{address(a), r})
+		}
+	}
+	inside := slices.Concat(Unrouted(), k.v.Prefixes)
+	for _, p := range k.peers {
+		inside = append(inside, p.Prefixes...)
+	}
+	k.table.set("reset-leaving", fields(rs.InLink), leaving)
+	k.table.set("reset-returning", fields(rs.Destination, rs.DestinationPort), returning)
+	tcp := is(rs.Protocol, rs.TCP)
+	return []rs.Rule{
+		rule("platform/idleReset", reject, tcp, in("reset-leaving", rs.InLink), not(k.table.to(inside...))),
+		rule("platform/idleReset", reject, tcp, via(rs.InLink, RouterLink), in("reset-returning", rs.Destination, rs.DestinationPort)),
+	}
 }

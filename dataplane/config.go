@@ -43,6 +43,9 @@ type Terminal struct {
 type Name struct {
 	Name      string       `json:"name"`
 	Addresses []netip.Addr `json:"addresses"`
+	// TTL is how many seconds an answer may be kept; 0: a few. A name may stand
+	// several times, with addresses of another TTL each.
+	TTL uint32 `json:"ttl,omitempty"`
 }
 
 // VNet is a virtual network: one router in a network namespace of its own.
@@ -107,7 +110,8 @@ type Egress struct {
 	Address netip.Addr `json:"address"`
 	First   uint16     `json:"first,omitempty"`
 	Last    uint16     `json:"last,omitempty"`
-	Idle    uint32     `json:"idle,omitempty"` // seconds; 0: the kernel's own
+	Idle    uint32     `json:"idle,omitempty"`  // seconds; 0: the kernel's own
+	Reset   bool       `json:"reset,omitempty"` // what comes after is answered with a TCP reset, on both sides
 }
 
 // Route sends a prefix to the interface that has the address Via.
@@ -217,6 +221,9 @@ type Public struct {
 	Port    uint16     `json:"port,omitempty"`
 	Target  netip.Addr `json:"target"`
 	TPort   uint16     `json:"targetPort,omitempty"`
+	// Idle is how many seconds of silence a connection by an interface's own
+	// address survives; 0: the kernel's own.
+	Idle uint32 `json:"idle,omitempty"`
 	// Allowed are the only sources, when Restricted. Connections of others are
 	// cut when the list changes.
 	Restricted bool           `json:"restricted,omitempty"`

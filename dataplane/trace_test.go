@@ -234,3 +234,15 @@ func TestTraceOfNobody(t *testing.T) {
 		}
 	}
 }
+
+// A NAT gateway goes before an interface's own public address, on the way out.
+func TestTraceOfAnOwnAddressAndAnotherEgress(t *testing.T) {
+	c := world()
+	c.VNets[len(c.VNets)-1].NICs[3].Egress = egress("192.88.99.16")
+	if got, want := outcome(trace(t, c, nil, nic("c-jump"), tcp("8.8.8.8", 80))), "outside 8.8.8.8:80 from 192.88.99.16:50000"; got != want {
+		t.Errorf("%s, not %s", got, want)
+	}
+	if got, want := outcome(trace(t, c, nil, terminal("good"), tcp("192.88.99.14", 22))), "c-jump 10.1.2.4:22 from 192.88.99.60:50000"; got != want {
+		t.Errorf("%s, not %s", got, want)
+	}
+}

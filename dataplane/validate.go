@@ -5,6 +5,7 @@ package dataplane
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -112,6 +113,9 @@ func (v *validator) names(target string, names []Name) {
 		target := fmt.Sprintf("%s[%d]", target, i)
 		if len(n.Name) > maxName || !nameForm.MatchString(strings.ToLower(n.Name)) {
 			v.bad(target, "%q isn't a DNS name.", n.Name)
+		}
+		if n.TTL > math.MaxInt32 {
+			v.bad(target, "The name %q can't be kept for %d seconds.", n.Name, n.TTL)
 		}
 		if len(n.Addresses) == 0 {
 			v.bad(target, "The name %q has no address.", n.Name)
@@ -278,7 +282,10 @@ func (v *validator) public(target string, n *VNet) {
 		target := fmt.Sprintf("%s.public[%d]", target, i)
 		v.own(target+".address", owner, p.Address)
 		v.origin(target, p.Origin)
+		v.idle(target, p.Idle)
 		switch {
+		case p.Port != 0 && p.Idle != 0:
+			v.bad(target+".idle", "Only a whole address keeps silent connections for a time of its own.")
 		case p.Port == 0 && (p.TPort != 0 || p.Restricted):
 			v.bad(target, "A whole address has neither a target port nor allowed sources.")
 		case p.Port != 0 && p.TPort == 0:

@@ -60,7 +60,7 @@ func cluster() dataplane.VNet {
 	nodes := []string{"c-n0", "c-n1"}
 	nic := func(i int, first uint16) dataplane.NIC {
 		return dataplane.NIC{ID: nodes[i], Machine: nodes[i], Address: addr(fmt.Sprintf("10.1.0.%d", 4+i)), Subnet: "nodes", Forwarding: true,
-			Egress: []dataplane.Egress{{Origin: "loadBalancers/kubernetes/outboundRules/aks", Address: addr("192.88.99.10"), First: first, Last: first + 1023, Idle: 240}}}
+			Egress: []dataplane.Egress{{Origin: "loadBalancers/kubernetes/outboundRules/aks", Address: addr("192.88.99.10"), First: first, Last: first + 1023, Idle: 240, Reset: true}}}
 	}
 	balancer := func(name, address string, port, backend uint16, floating bool) dataplane.Balancer {
 		return dataplane.Balancer{Origin: "loadBalancers/kubernetes/loadBalancingRules/" + name, Address: addr(address), Protocol: 6,
@@ -98,7 +98,7 @@ func cluster() dataplane.VNet {
 		Public: []dataplane.Public{
 			{Origin: "managedClusters/c", Address: addr("192.88.99.13"), Port: 443, Target: addr("10.1.1.4"), TPort: 6443,
 				Restricted: true, Allowed: prefixes("192.88.99.60/32", "192.88.99.10/32")},
-			{Origin: "publicIPAddresses/jump", Address: addr("192.88.99.14"), Target: addr("10.1.2.4")},
+			{Origin: "publicIPAddresses/jump", Address: addr("192.88.99.14"), Target: addr("10.1.2.4"), Idle: 600},
 			{Origin: "publicIPAddresses/bare", Address: addr("192.88.99.15"), Target: addr("10.1.3.4")},
 		},
 	}

@@ -31,13 +31,13 @@ func (c *compiler) egress() {
 		for _, n := range v.nics {
 			address, public := c.publicAddress(v, n.public)
 			if public != nil {
-				v.out.Public = append(v.out.Public, dataplane.Public{Origin: origin(public.doc.ID), Address: address, Target: n.out.Address})
+				v.out.Public = append(v.out.Public, dataplane.Public{Origin: origin(public.doc.ID), Address: address, Target: n.out.Address, Idle: publicIdle(public)})
 			}
 			switch gateway := c.gateway(v, n.subnet, gateways); {
 			case len(gateway) > 0:
 				n.out.Egress = gateway
 			case public != nil:
-				n.out.Egress = []dataplane.Egress{{Origin: origin(public.doc.ID), Address: address}}
+				n.out.Egress = []dataplane.Egress{{Origin: origin(public.doc.ID), Address: address, Idle: publicIdle(public)}}
 			default:
 				n.out.Egress = balanced[n]
 				if len(n.out.Egress) == 0 && value(n.subnet.Properties.DefaultOutboundAccess) {
@@ -47,6 +47,15 @@ func (c *compiler) egress() {
 			v.out.NICs = append(v.out.NICs, n.out)
 		}
 	}
+}
+
+// publicIdle is how many seconds of silence connections by a public address survive.
+func publicIdle(i *item) uint32 {
+	model, ok := i.model.(*sdk.PublicIPAddress)
+	if !ok || model.Properties == nil {
+		return 0
+	}
+	return uint32(value(model.Properties.IdleTimeoutInMinutes)) * secondsPerMinute
 }
 
 // gateway is the way out through a subnet's NAT gateway, compiled once.
@@ -103,7 +112,7 @@ func (c *compiler) outboundRules() map[*nic][]dataplane.Egress {
 				}
 			}
 			template := dataplane.Egress{Origin: origin(b.item.doc.ID, "outboundRules", value(rule.Name)),
-				Idle: uint32(value(p.IdleTimeoutInMinutes)) * secondsPerMinute}
+				Idle: uint32(value(p.IdleTimeoutInMinutes)) * secondsPerMinute, Reset: value(p.EnableTCPReset)}
 			for at, a := range addresses {
 				template.Address = a
 				c.deal(found, members, template, portsEach(value(p.AllocatedOutboundPorts), len(members), at, len(addresses)))

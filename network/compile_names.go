@@ -17,26 +17,47 @@ import (
 const maxAliases = 8
 
 // name answers a name in a network, with one more address.
-func (v *vnet) name(name string, addresses ...netip.Addr) {
+func (v *vnet) name(name string, addresses ...netip.Addr) { v.nameFor(0, name, addresses...) }
+
+// nameFor is name with the seconds that the answer may be kept. An address that
+// the name has already keeps its own.
+func (v *vnet) nameFor(ttl uint32, name string, addresses ...netip.Addr) {
 	name = strings.ToLower(name)
-	at := slices.IndexFunc(v.out.Names, func(n dataplane.Name) bool { return n.Name == name })
-	if at < 0 {
-		v.out.Names = append(v.out.Names, dataplane.Name{Name: name})
-		at = len(v.out.Names) - 1
+	at := -1
+	var known []netip.Addr
+	for i, n := range v.out.Names {
+		if n.Name == name {
+			known = append(known, n.Addresses...)
+			if n.TTL == ttl {
+				at = i
+			}
+		}
 	}
 	for _, a := range addresses {
-		if !slices.Contains(v.out.Names[at].Addresses, a) {
-			v.out.Names[at].Addresses = append(v.out.Names[at].Addresses, a)
+		if slices.Contains(known, a) {
+			continue
 		}
+		if at < 0 {
+			v.out.Names = append(v.out.Names, dataplane.Name{Name: name, TTL: ttl})
+			at = len(v.out.Names) - 1
+		}
+		v.out.Names[at].Addresses = append(v.out.Names[at].Addresses, a)
+		known = append(known, a)
 	}
 }
 
 // zone is what a private DNS zone says: addresses and aliases by full name.
 type zone struct {
 	names   []string // in order
-	records map[string][]netip.Addr
-	aliases map[string]string
+	records map[string][]dataplane.Name
+	aliases map[string]alias
 	items   []*item
+}
+
+// alias is a CNAME record.
+type alias struct {
+	target string
+	ttl    uint32
 }
 
 // names gives each network its machines' names and the private zones linked to it.
@@ -71,7 +92,7 @@ func (c *compiler) names() {
 		v.resolve(all)
 	}
 	for _, v := range c.vnets {
-		slices.SortFunc(v.out.Names, func(a, b dataplane.Name) int { return strings.Compare(a.Name, b.Name) })
+		slices.SortStableFunc(v.out.Names, func(a, b dataplane.Name) int { return strings.Compare(a.Name, b.Name) })
 	}
 }
 
@@ -85,42 +106,51 @@ func (v *vnet) register(zone string) {
 }
 
 // resolve answers what the zones linked to a network say. Who asks gets
-// addresses: aliases are followed here.
+// addresses: aliases are followed here, and the answer is kept no longer than
+// any of them may be.
 func (v *vnet) resolve(zones []*zone) {
-	find := func(name string) ([]netip.Addr, string) {
-		for _, z := range zones {
-			if addresses := z.records[name]; len(addresses) > 0 {
-				return addresses, ""
-			}
-			if alias := z.aliases[name]; alias != "" {
-				return nil, alias
-			}
-		}
-		for _, n := range v.out.Names {
-			if n.Name == name {
-				return n.Addresses, ""
-			}
-		}
-		return nil, ""
-	}
 	for _, z := range zones {
 		for _, name := range z.names {
-			addresses, alias := find(name)
-			for i := 0; alias != "" && i < maxAliases; i++ {
-				addresses, alias = find(alias)
+			records, next := v.find(zones, name)
+			kept := next.ttl
+			for i := 0; next.target != "" && i < maxAliases; i++ {
+				kept = min(kept, next.ttl)
+				records, next = v.find(zones, next.target)
 			}
-			if len(addresses) > 0 {
-				v.name(name, addresses...)
+			for _, r := range records {
+				if kept > 0 && (r.TTL > kept || r.TTL == 0) {
+					r.TTL = kept
+				}
+				v.nameFor(r.TTL, name, r.Addresses...)
 			}
 		}
 	}
+}
+
+// find is what a name stands for in a network: addresses, or another name.
+func (v *vnet) find(zones []*zone, name string) ([]dataplane.Name, alias) {
+	for _, z := range zones {
+		if records := z.records[name]; len(records) > 0 {
+			return records, alias{}
+		}
+		if next, is := z.aliases[name]; is {
+			return nil, next
+		}
+	}
+	var known []dataplane.Name
+	for _, n := range v.out.Names {
+		if n.Name == name {
+			known = append(known, n)
+		}
+	}
+	return known, alias{}
 }
 
 // zones reads every private zone's records, by the zone's key.
 func (c *compiler) zones() map[string]*zone {
 	found := map[string]*zone{}
 	for i := range all[privatedns.PrivateZone](c.inv, typeZone) {
-		found[i.doc.ID.Key()] = &zone{records: map[string][]netip.Addr{}, aliases: map[string]string{}, items: []*item{i}}
+		found[i.doc.ID.Key()] = &zone{records: map[string][]dataplane.Name{}, aliases: map[string]alias{}, items: []*item{i}}
 	}
 	for _, typ := range []string{typeZoneA, typeZoneAAAA, typeZoneCNAME} {
 		for i, set := range all[privatedns.RecordSet](c.inv, typ) {
@@ -153,17 +183,22 @@ func (z *zone) add(i *item, set *privatedns.RecordSetProperties) {
 	}
 	z.items = append(z.items, i)
 	z.names = append(z.names, name)
+	ttl := uint32(value(set.TTL))
+	record := dataplane.Name{TTL: ttl}
 	for _, r := range set.ARecords {
 		if a, ok := addrOf(value(r.IPv4Address)); ok {
-			z.records[name] = append(z.records[name], a)
+			record.Addresses = append(record.Addresses, a)
 		}
 	}
 	for _, r := range set.AaaaRecords {
 		if a, ok := addrOf(value(r.IPv6Address)); ok {
-			z.records[name] = append(z.records[name], a)
+			record.Addresses = append(record.Addresses, a)
 		}
 	}
+	if len(record.Addresses) > 0 {
+		z.records[name] = append(z.records[name], record)
+	}
 	if set.CnameRecord != nil {
-		z.aliases[name] = strings.ToLower(strings.TrimSuffix(value(set.CnameRecord.Cname), "."))
+		z.aliases[name] = alias{strings.ToLower(strings.TrimSuffix(value(set.CnameRecord.Cname), ".")), ttl}
 	}
 }

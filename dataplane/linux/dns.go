@@ -3,6 +3,7 @@
 package linux
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,7 +23,8 @@ import (
 
 const (
 	dnsPort = 53
-	// nameTTL is short: what a name stands for changes with one Apply.
+	// nameTTL is that of names without one. It is short: what a name stands for
+	// changes with one Apply.
 	nameTTL = 5
 	// maxForwards bounds the questions of one network that wait for the
 	// machine's resolvers, so that no network uses up the process's sockets.
@@ -31,25 +33,32 @@ const (
 
 // zone is a set of names ready to be looked up.
 type zone struct {
-	exact map[string][]netip.Addr
-	wild  map[string][]netip.Addr // by the part after "*."
+	exact map[string][]named
+	wild  map[string][]named // by the part after "*."
+}
+
+// named is an address that a name stands for, and for how many seconds.
+type named struct {
+	netip.Addr
+	ttl uint32
 }
 
 func newZone(names []dataplane.Name) *zone {
-	z := &zone{exact: map[string][]netip.Addr{}, wild: map[string][]netip.Addr{}}
+	z := &zone{exact: map[string][]named{}, wild: map[string][]named{}}
 	for _, n := range names {
-		name := strings.ToLower(n.Name)
+		name, into := strings.ToLower(n.Name), z.exact
 		if rest, wild := strings.CutPrefix(name, "*."); wild {
-			z.wild[rest] = append(z.wild[rest], n.Addresses...)
-		} else {
-			z.exact[name] = append(z.exact[name], n.Addresses...)
+			name, into = rest, z.wild
+		}
+		for _, a := range n.Addresses {
+			into[name] = append(into[name], named{a, cmp.Or(n.TTL, nameTTL)})
 		}
 	}
 	return z
 }
 
 // lookup finds a name: itself first, then the nearest wildcard above it.
-func (z *zone) lookup(name string) ([]netip.Addr, bool) {
+func (z *zone) lookup(name string) ([]named, bool) {
 	if z == nil {
 		return nil, false
 	}
@@ -168,12 +177,13 @@ func (s *nameServer) answer(question *dns.Msg, network string) *dns.Msg {
 
 // records answers with the addresses of the family that is asked for; a name
 // without one has no data, which isn't the same as no such name.
-func records(question *dns.Msg, addresses []netip.Addr) *dns.Msg {
+func records(question *dns.Msg, addresses []named) *dns.Msg {
 	answer := new(dns.Msg).SetReply(question)
 	answer.Authoritative, answer.RecursionAvailable = true, true
 	q := question.Question[0]
-	header := dns.RR_Header{Name: q.Name, Class: dns.ClassINET, Ttl: nameTTL}
+	header := dns.RR_Header{Name: q.Name, Class: dns.ClassINET}
 	for _, a := range addresses {
+		header.Ttl = a.ttl
 		switch {
 		case a.Is4() && (q.Qtype == dns.TypeA || q.Qtype == dns.TypeANY):
 			header.Rrtype = dns.TypeA

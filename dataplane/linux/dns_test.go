@@ -34,7 +34,7 @@ func TestNamesInANetwork(t *testing.T) {
 	if m := resolve(t, w.node("b-n0"), "udp", "inside.a.test", dns.TypeA); m.Rcode != dns.RcodeServerFailure {
 		t.Errorf("another network's name, and no resolver to ask: %v", m)
 	}
-	v := network("a", "192.88.99.242", "192.88.99.243", 2)
+	v := network("a", "198.19.99.242", "198.19.99.243", 2)
 	v.Names = []dataplane.Name{{Name: "new.a.test", Addresses: []netip.Addr{addr("10.224.0.4")}}}
 	w.apply(configOf(v))
 	if got := addresses(resolve(t, w.node("a-n0"), "udp", "new.a.test", dns.TypeA)); len(got) != 1 {
@@ -48,7 +48,7 @@ func TestNamesInANetwork(t *testing.T) {
 // TestForwarding has resolvers on the machine's loopback, one of which is dead.
 func TestForwarding(t *testing.T) {
 	w := newWorld(t)
-	w.apply(configOf(network("a", "192.88.99.242", "192.88.99.243", 0)))
+	w.apply(configOf(network("a", "198.19.99.242", "198.19.99.243", 0)))
 	port := startResolver(t, "127.0.0.98")
 	// The file has no ports: all of its servers have the same one.
 	write(t, w.config.ResolvConf, "nameserver 127.0.0.97\nnameserver 127.0.0.98\noptions timeout:1\n")
@@ -119,8 +119,32 @@ func TestZone(t *testing.T) {
 	one, two := []netip.Addr{addr("1.1.1.1")}, []netip.Addr{addr("2.2.2.2")}
 	z := newZone([]dataplane.Name{{Name: "*.b.c", Addresses: one}, {Name: "x.b.c", Addresses: two}, {Name: "*.a.b.c", Addresses: two}})
 	for name, want := range map[string][]netip.Addr{"y.b.c": one, "z.y.b.c": one, "x.b.c": two, "y.a.b.c": two, "b.c": nil, "c": nil, "": nil} {
-		if got, _ := z.lookup(name); !slices.Equal(got, want) {
+		var got []netip.Addr
+		found, _ := z.lookup(name)
+		for _, a := range found {
+			got = append(got, a.Addr)
+		}
+		if !slices.Equal(got, want) {
 			t.Errorf("%q: %v, want %v", name, got, want)
+		}
+	}
+}
+
+func TestTimesToLive(t *testing.T) {
+	var s nameServer
+	s.edge = &edgeNames{}
+	s.set([]dataplane.Name{
+		{Name: "kept.test", TTL: 3600, Addresses: []netip.Addr{addr("10.0.0.4")}},
+		{Name: "kept.test", TTL: 60, Addresses: []netip.Addr{addr("fd00::4")}},
+		{Name: "machine.test", Addresses: []netip.Addr{addr("10.0.0.5")}}})
+	for _, c := range []struct {
+		name string
+		typ  uint16
+		want uint32
+	}{{"kept.test.", dns.TypeA, 3600}, {"kept.test.", dns.TypeAAAA, 60}, {"machine.test.", dns.TypeA, nameTTL}} {
+		answer := s.answer(new(dns.Msg).SetQuestion(c.name, c.typ), "udp")
+		if len(answer.Answer) != 1 || answer.Answer[0].Header().Ttl != c.want {
+			t.Errorf("%s: %v, want a TTL of %d", c.name, answer, c.want)
 		}
 	}
 }
