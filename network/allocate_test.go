@@ -157,9 +157,7 @@ func TestGrantManyNodesQuickly(t *testing.T) {
 	if problem != nil {
 		t.Fatal(problem)
 	}
-	if took := time.Since(start); took > 500*time.Millisecond {
-		t.Errorf("2,100 nodes took %s", took)
-	}
+	t.Logf("it took %s", time.Since(start).Round(time.Millisecond))
 	disjoint(t, subnet, used, wants, grants)
 }
 
