@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,7 +46,8 @@ func Available(source string) ([]Manifest, error) {
 	return list, nil
 }
 
-// Build makes the bundles named ("name" or "name@version"; none: all) current:
+// Build makes the bundles named ("name" or "name@version"; none: all that an
+// instance can need) current:
 // what is there and was made of the same inputs is only verified, what was
 // imported is left alone, the rest is built. It can be called by several
 // processes at once; one builds a bundle and the others wait for it.
@@ -76,7 +78,7 @@ func Build(ctx context.Context, cfg BuildConfig, names ...string) ([]*Bundle, er
 func choose(source string, names []string) ([]recipe, error) {
 	all := recipes()
 	if len(names) == 0 {
-		return all, nil
+		return slices.DeleteFunc(all, func(r recipe) bool { return r.onDemand }), nil
 	}
 	var chosen []recipe
 	for _, name := range names {
@@ -174,8 +176,12 @@ func (b *builder) make(ctx context.Context, s step, root string) error {
 }
 
 func (s step) goArgs(output string) []string {
-	args := []string{"build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-modfile=" + s.Modfile,
-		"-ldflags", strings.TrimSpace("-s -w " + s.LDFlags)}
+	args := []string{"build"}
+	if s.Test {
+		args = []string{"test", "-c"}
+	}
+	args = append(args, "-trimpath", "-buildvcs=false", "-mod=readonly", "-modfile="+s.Modfile,
+		"-ldflags", strings.TrimSpace("-s -w "+s.LDFlags))
 	if s.Tags != "" {
 		args = append(args, "-tags", strings.ReplaceAll(s.Tags, " ", ","))
 	}

@@ -109,6 +109,25 @@ func TestBuildRefusesUnknownNames(t *testing.T) {
 	}
 }
 
+func TestTestsAreBuiltOnlyWhenNamed(t *testing.T) {
+	name := func(names ...string) (ids []string) {
+		chosen, err := choose("..", names)
+		must(t, err)
+		for _, r := range chosen {
+			ids = append(ids, r.name)
+		}
+		return ids
+	}
+	if all := name(); slices.Contains(all, "e2e") || len(all) != len(recipes())-1 {
+		t.Errorf("without names %v are built", all)
+	}
+	for _, given := range []string{"e2e", "e2e@" + E2EVersion} {
+		if got := name(given); !slices.Equal(got, []string{"e2e"}) {
+			t.Errorf("%s builds %v", given, got)
+		}
+	}
+}
+
 func TestConcurrentBuilders(t *testing.T) {
 	source, cache, r := checkout(t), t.TempDir(), &recorder{}
 	errs := make(chan error, 8)
@@ -227,7 +246,7 @@ func TestPinnedVersionsAreThoseOfTheModuleFiles(t *testing.T) {
 		got[m.ID()] = true
 	}
 	want := []string{"runtime@" + RuntimeVersion, "etcd@" + EtcdVersion, "coredns@" + CoreDNSVersion,
-		"metrics-server@" + MetricsServerVersion, "cloud-controller-manager@" + CloudControllerVersion, "pause@" + PauseVersion, "web@" + WebVersion}
+		"metrics-server@" + MetricsServerVersion, "cloud-controller-manager@" + CloudControllerVersion, "pause@" + PauseVersion, "web@" + WebVersion, "e2e@" + E2EVersion}
 	for _, v := range KubernetesVersions() {
 		want = append(want, "kubernetes@"+v)
 	}

@@ -12,6 +12,7 @@ const (
 	CloudControllerVersion = "1.34.3" // cloud-provider-azure's
 	PauseVersion           = "3.10"   // the upstream release whose behaviour ours has
 	WebVersion             = "1"
+	E2EVersion             = "1.35.4" // of the Kubernetes release whose tests they are
 )
 
 // KubernetesVersions are the releases that are built here, the newest first.

@@ -14,8 +14,9 @@ import (
 // A recipe is what a bundle is made of. Versions come from the module files: to
 // move to another release is to change the pin there, nothing here.
 type recipe struct {
-	name  string
-	steps []step
+	name     string
+	steps    []step
+	onDemand bool // built when it is named, and not with all the others
 }
 
 // A step makes one program.
@@ -31,6 +32,7 @@ type step struct {
 	Tags      string
 	LDFlags   string // {version} stands for the component's
 	CGO       bool
+	Test      bool `json:",omitempty"` // the program is the package's tests
 }
 
 // pins are the module versions of a module file, without the leading v.
@@ -48,6 +50,7 @@ const (
 	corednsModule    = "github.com/coredns/coredns"
 	metricsModule    = "sigs.k8s.io/metrics-server"
 	cloudModule      = "sigs.k8s.io/cloud-provider-azure"
+	ginkgoModule     = "github.com/onsi/ginkgo/v2"
 )
 
 // kubernetesNames are the components of a release, all one binary when built here.
@@ -68,6 +71,7 @@ func recipes() []recipe {
 		addonRecipe("pause", "", step{Dir: "addons/pause", Package: "pause.c", Version: PauseVersion}),
 		addonRecipe("web", "", step{Dir: "addons", Package: "./web", Version: WebVersion}),
 		kubernetesRecipe("v1.35.mod"),
+		e2eRecipe(),
 	}
 }
 
@@ -78,6 +82,23 @@ func kubernetesRecipe(mod string) recipe {
 		Links: kubernetesNames(), Tags: "grpcnotrace",
 		LDFlags: "-X " + v + "gitVersion=v{version} -X " + v + "gitMajor={major} -X " + v + "gitMinor={minor} -X " + v + "gitTreeState=clean",
 	}}}
+}
+
+// e2eRecipe makes the tests that a Kubernetes release has for clusters, what runs
+// them side by side, and the programs of their pods. No instance needs them:
+// `make conformance` does.
+func e2eRecipe() recipe {
+	const v = "k8s.io/component-base/version."
+	upstream := func(name, module, pkg string) step {
+		return step{Component: name, Module: module, Dir: "kube/e2e", Package: module + pkg, Output: bin + name}
+	}
+	tests := upstream("e2e.test", kubernetesModule, "/test/e2e")
+	tests.Test = true
+	tests.LDFlags = "-X " + v + "gitVersion=v{version} -X " + v + "gitMajor={major} -X " + v + "gitMinor={minor} -X " + v + "gitTreeState=clean"
+	return recipe{name: "e2e", onDemand: true, steps: []step{
+		tests, upstream("ginkgo", ginkgoModule, "/ginkgo"), upstream("agnhost", kubernetesModule, "/test/images/agnhost"),
+		upstream("regression-issue-74839", kubernetesModule, "/test/images/regression-issue-74839"),
+	}}
 }
 
 func etcdRecipe() recipe {
