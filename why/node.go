@@ -178,7 +178,8 @@ func (k *walk) inPodOf(b *branch, pod *Pod) {
 	name := "pod " + pod.Namespace + "/" + pod.Name
 	switch {
 	case pod.Phase != "Running" && pod.Phase != "":
-		k.deny(b, name, name, "the pod is "+pod.Phase+", so nobody listens", "pod/notRunning", "deny")
+		b.hop(name, "the pod is "+pod.Phase+", so nobody listens", "pod/notRunning", "deny")
+		k.finish(b, Path{To: name, By: sentence("pod/notRunning", "", false), Rule: "pod/notRunning", Listener: ListenerNone})
 	case b.ready:
 		k.arrive(b, name, ListenerReady)
 	case pod.declares(k.protocol, b.port):

@@ -93,6 +93,7 @@ type walk struct {
 	protocol uint8
 	tables   map[string]*ruleset.Table // policies, by machine
 	touched  map[string]bool           // networks
+	links    map[string]string         // what people call links and interfaces
 	paths    []Path
 	notes    []string
 }
@@ -137,15 +138,16 @@ func (k *walk) shown(a netip.Addr, port uint16) string {
 // deny ends a way.
 func (k *walk) deny(b *branch, to, where, what, rule, verdict string) {
 	b.hop(where, what, rule, verdict)
-	k.finish(b, Path{To: to, By: sentence(rule, what, false), Rule: rule, Listener: ""})
+	k.finish(b, Path{To: to, By: sentence(rule, what, false), Rule: rule})
 }
 
 // arrive ends a way well, unless it is known that nobody listens.
 func (k *walk) arrive(b *branch, to string, listener Listener) {
-	if !ruleset.HasPorts(k.protocol) {
+	if !ruleset.HasPorts(k.protocol) && listener != ListenerBeyond {
 		listener = ListenerReady // the kernel answers echo requests itself
 	}
 	what := map[Listener]string{ListenerReady: "arrives: somebody listens", ListenerDeclared: "arrives: a running container declares the port",
+		ListenerBeyond:  "leaves this machine; what is beyond isn't known",
 		ListenerUnknown: "arrives; whether somebody listens isn't known (a probe would tell)"}[listener]
 	b.hop(to, what, "", "")
 	k.finish(b, Path{To: to, Reachable: true, By: sentence(b.allowed, "", true), Rule: b.allowed, Listener: listener})
@@ -202,7 +204,7 @@ func (k *walk) along(b *branch, path dataplane.Path) error {
 			k.touched[id] = true
 			where = k.w.vnetName(id)
 		}
-		b.hop(where, h.What, h.Origin, h.Verdict)
+		b.hop(where, k.readable(h.What), h.Origin, h.Verdict)
 	}
 	to := k.shown(b.destination, b.port)
 	if !path.Reached {
@@ -222,6 +224,41 @@ func (k *walk) along(b *branch, path dataplane.Path) error {
 	a := path.Arrival
 	b.source, b.destination, b.port = a.Source, a.Address, a.Port
 	return k.arrived(b, a)
+}
+
+// readable puts what people know in the place of links and interfaces.
+func (k *walk) readable(text string) string {
+	if k.links == nil {
+		k.links = k.linkNames()
+	}
+	words := strings.Split(text, " ")
+	for i, word := range words {
+		if name := k.links[word]; name != "" {
+			words[i] = name
+		}
+	}
+	return strings.Replace(strings.Join(words, " "), "the interface the", "the", 1)
+}
+
+func (k *walk) linkNames() map[string]string {
+	instance := k.w.Instance
+	names := map[string]string{dataplane.RouterLink: "the edge", dataplane.RootLink: "the machine"}
+	for i := range k.w.Config.VNets {
+		v := &k.w.Config.VNets[i]
+		names[dataplane.TransitLink(instance, v.ID)] = k.w.vnetName(v.ID)
+		for _, p := range v.Peers {
+			names[dataplane.PeerLink(instance, v.ID, p.VNet)] = "the peering to " + k.w.vnetName(p.VNet)
+		}
+		for j := range v.NICs {
+			owner := "the " + k.ownerOf(&v.NICs[j])
+			names[v.NICs[j].ID], names[dataplane.NICLink(instance, v.NICs[j].ID)] = owner, owner
+		}
+	}
+	for _, t := range k.w.Config.Edge.Terminals {
+		name := "the terminal " + k.terminalName(t.ID)
+		names[t.ID], names[dataplane.TerminalLink(instance, t.ID)] = k.terminalName(t.ID), name
+	}
+	return names
 }
 
 func (k *walk) arrivalName(a *dataplane.Arrival) string {
@@ -252,6 +289,9 @@ func (k *walk) arrived(b *branch, a *dataplane.Arrival) error {
 	switch {
 	case a.Router != "", a.Machine:
 		k.arrive(b, name, ListenerReady)
+		return nil
+	case a.Outside:
+		k.arrive(b, name, ListenerBeyond)
 		return nil
 	case a.NIC == "":
 		k.arrive(b, name, ListenerUnknown)

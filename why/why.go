@@ -78,7 +78,7 @@ type Path struct {
 	By        string `json:"by"`
 	Rule      string `json:"rule,omitempty"`
 	// Listener says what is known of who listens there: "ready", "declared",
-	// "unknown" (a probe would tell), "none".
+	// "unknown" (a probe would tell), "beyond" (it leaves this machine), "none".
 	Listener Listener `json:"listener,omitempty"`
 	Hops     []Hop    `json:"hops"`
 }
@@ -91,6 +91,7 @@ const (
 	ListenerReady    Listener = "ready"    // an endpoint that Kubernetes finds ready, or a service of the platform
 	ListenerDeclared Listener = "declared" // a running pod says that it has the port
 	ListenerUnknown  Listener = "unknown"
+	ListenerBeyond   Listener = "beyond" // the packet leaves this machine
 	ListenerNone     Listener = "none"
 )
 

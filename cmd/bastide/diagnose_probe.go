@@ -103,6 +103,8 @@ func expect(p *why.Path, protocol uint8) []string {
 	const connected, refused, timeout, unreachable = "connected", "refused", "timeout", "unreachable"
 	if p.Reachable {
 		switch {
+		case p.Listener == why.ListenerBeyond:
+			return []string{connected, refused, timeout, unreachable}
 		case protocol == ruleset.UDP && p.Listener == why.ListenerUnknown:
 			return []string{connected, timeout, refused} // a datagram needs no answer
 		case protocol == ruleset.UDP:
