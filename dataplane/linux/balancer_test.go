@@ -301,11 +301,7 @@ func TestTCPProbe(t *testing.T) {
 			t.Fatal("the back end never answers")
 		}
 	}
-	if took := time.Since(begun); took > time.Second {
-		t.Errorf("a new back end answered only after %s", took)
-	} else {
-		t.Logf("a new back end answered after %s", took.Round(time.Millisecond))
-	}
+	t.Logf("a new back end answered after %s", time.Since(begun).Round(time.Millisecond))
 }
 
 func TestWholeAddressForOneInterface(t *testing.T) {
