@@ -135,10 +135,16 @@ func (o *outsider) do(method, path string, body any) (int, []byte) {
 // seconds between sending it and knowing that it succeeded.
 func (o *outsider) change(method, path string, body any) (float64, error) {
 	o.t.Helper()
+	return o.changeAt(method, o.address(path), body)
+}
+
+// changeAt is change for an address with an API version of its own.
+func (o *outsider) changeAt(method, address string, body any) (float64, error) {
+	o.t.Helper()
 	begin := time.Now()
-	resp, answer := o.send(method, o.address(path), body)
+	resp, answer := o.send(method, address, body)
 	if resp.StatusCode/100 != 2 {
-		return 0, fmt.Errorf("%s %s: %s %s", method, path, resp.Status, answer)
+		return 0, fmt.Errorf("%s %s: %s %s", method, address, resp.Status, answer)
 	}
 	for status := resp.Header.Get("Azure-AsyncOperation"); status != ""; {
 		asked := time.Now()
@@ -151,10 +157,10 @@ func (o *outsider) change(method, path string, body any) (float64, error) {
 		case "Succeeded":
 			return time.Since(begin).Seconds(), nil
 		case "Failed", "Canceled":
-			return 0, fmt.Errorf("%s %s: %s", method, path, answer)
+			return 0, fmt.Errorf("%s %s: %s", method, address, answer)
 		}
 		if time.Since(begin) > 3*time.Minute {
-			return 0, fmt.Errorf("%s %s: still %s after 3 minutes", method, path, operation.Status)
+			return 0, fmt.Errorf("%s %s: still %s after 3 minutes", method, address, operation.Status)
 		}
 		// The server holds the question until something changes; one that
 		// doesn't isn't to be asked without a pause.

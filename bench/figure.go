@@ -32,7 +32,7 @@ const (
 type Figure struct {
 	Name    string    `json:"name"`
 	Unit    string    `json:"unit"`
-	Value   float64   `json:"value"` // the samples' median
+	Value   float64   `json:"value"` // the samples' median, unless the name says what
 	Sense   Sense     `json:"sense,omitempty"`
 	Target  float64   `json:"target,omitempty"`
 	Reached *bool     `json:"reached,omitempty"` // absent without a target
@@ -44,6 +44,11 @@ type Figure struct {
 // NewFigure is a figure without a target. Without samples it couldn't be measured.
 func NewFigure(name, unit string, samples []float64) Figure {
 	return Figure{Name: name, Unit: unit, Value: Median(samples), Samples: samples}
+}
+
+// NewTail is a figure whose value is a percentile of its samples; its name says so.
+func NewTail(name, unit string, p float64, samples []float64) Figure {
+	return Figure{Name: name, Unit: unit, Value: Percentile(samples, p), Samples: samples}
 }
 
 // Against gives the figure its target.
@@ -108,7 +113,7 @@ type Results struct {
 func (r Results) Print(w io.Writer) error {
 	fmt.Fprintf(w, "\n%s, %s\n\n", r.Date, r.Machine)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "FIGURE\tMEDIAN\tTARGET\tBESIDE\tVERDICT")
+	fmt.Fprintln(table, "FIGURE\tVALUE\tTARGET\tBESIDE\tVERDICT")
 	for _, f := range r.Figures {
 		target := ""
 		if f.Sense != Shown {

@@ -45,6 +45,8 @@ func TestVerdict(t *testing.T) {
 		{NewFigure("a", "/s", []float64{1.1}).Against(AtLeast, 1), "reached"},
 		{NewFigure("a", "/s", []float64{0.9}).Against(AtLeast, 1), "NOT REACHED"},
 		{NewFigure("a", "s", nil).Against(AtMost, 1), "NOT MEASURED"},
+		{NewFigure("a", "s", []float64{1, 1, 9}).Against(AtMost, 2), "reached"},
+		{NewTail("a", "s", 95, []float64{1, 1, 9}).Against(AtMost, 2), "NOT REACHED"},
 	} {
 		if got := c.figure.Verdict(); got != c.want {
 			t.Errorf("%+v: %q, not %q", c.figure, got, c.want)
