@@ -17,10 +17,10 @@ PACKAGES := gcc libc6-dev libseccomp-dev pkg-config mmdebstrap nftables iproute2
 FIRST := kubernetes@1.36.3 etcd runtime coredns metrics-server cloud-controller-manager pause web
 
 .DEFAULT_GOAL := help
-.PHONY: help up down clean deps build bundles image test lint fmt bench
+.PHONY: help up down clean deps build bundles image test lint fmt bench conformance
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: deps build ## start an instance with the cluster `demo` and a small web app in it
 	@$(BASTIDE) bundle build $(FIRST)
@@ -65,3 +65,9 @@ fmt: ## format the code
 
 bench: deps build bundles image ## measure, print a table, write bench/results.json
 	@go test -tags bench -count=1 -timeout 60m -run TestBench -v ./bench
+
+# An hour and more: RUN=TestConformance/azure/policies chooses a part.
+RUN := TestConformance
+conformance: deps build bundles image ## Kubernetes' own tests of networks, on an instance of their own; results in build/conformance
+	@$(BASTIDE) bundle build e2e
+	@go test -tags conformance -count=1 -timeout 8h -run '$(RUN)' -v ./testcloud
