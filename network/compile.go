@@ -19,15 +19,10 @@ type settings struct {
 	FrontDoor        netip.Addr
 	Location, Domain string
 	Names            []dataplane.Name
-	Tags             map[string][]netip.Prefix
 }
 
 func (p *Provider) settings() settings {
-	s := settings{Pool: p.PublicPool, FrontDoor: p.FrontDoor, Location: p.Location, Domain: p.Domain, Names: p.Names}
-	if p.Tags != nil {
-		s.Tags = p.Tags()
-	}
-	return s
+	return settings{Pool: p.PublicPool, FrontDoor: p.FrontDoor, Location: p.Location, Domain: p.Domain, Names: p.Names}
 }
 
 // vnet is a virtual network while it is compiled.
@@ -48,7 +43,7 @@ type vnet struct {
 type compiler struct {
 	settings
 	inv     *inventory
-	tags    tags
+	tags    *tags
 	vnets   []*vnet
 	byKey   map[string]*vnet
 	members map[string][]*nic       // of a back-end pool or an inbound NAT rule, by its key
@@ -77,7 +72,7 @@ func (c *compiler) use(v *vnet, i *item) {
 
 // compile says, purely, what networks there should be and what each came from.
 func compile(inv *inventory, s settings) ([]dataplane.VNet, dataplane.Edge, ties) {
-	c := &compiler{settings: s, inv: inv, tags: instanceTags(s, inv.servers), byKey: map[string]*vnet{},
+	c := &compiler{settings: s, inv: inv, tags: instanceTags(s, inv), byKey: map[string]*vnet{},
 		members: map[string][]*nic{}, groups: map[string][]netip.Addr{}, blocks: map[netip.Addr]uint32{}, ties: ties{}}
 	c.networks()
 	c.peerings()

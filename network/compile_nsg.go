@@ -201,7 +201,8 @@ func (r *resolver) named(text string) []netip.Prefix {
 	case tagInternet:
 		return r.internet
 	}
-	prefixes, _ := r.c.tags.find(text)
+	prefixes, from, _ := r.c.tags.find(text)
+	r.c.use(r.v, from)
 	return prefixes
 }
 

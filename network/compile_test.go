@@ -73,8 +73,7 @@ func (s scene) inventory(t testing.TB) *inventory {
 
 func testSettings() settings {
 	return settings{Pool: cidr("192.88.99.0/24"), FrontDoor: ip("192.88.99.1"), Location: "eastus", Domain: "bastide.test",
-		Names: []dataplane.Name{{Name: "management.bastide.test", Addresses: []netip.Addr{ip("192.88.99.1")}}},
-		Tags:  map[string][]netip.Prefix{"Office": {cidr("203.0.113.0/25"), cidr("203.0.113.128/25")}}}
+		Names: []dataplane.Name{{Name: "management.bastide.test", Addresses: []netip.Addr{ip("192.88.99.1")}}}}
 }
 
 func TestCompileGolden(t *testing.T) {
@@ -195,11 +194,11 @@ func TestDealtPortsEnd(t *testing.T) {
 }
 
 func TestKnownTags(t *testing.T) {
-	p := &Provider{Config: Config{Location: "eastus", PublicPool: cidr("192.88.99.0/24"), FrontDoor: ip("192.88.99.1"),
-		Tags: func() map[string][]netip.Prefix { return map[string][]netip.Prefix{"Office.Berlin": nil} }}}
+	c := &ruleCheck{tags: instanceTags(testSettings(), newInventory(nil))}
+	c.tags.own["office.berlin"] = &item{model: &ServiceTag{}}
 	for name, want := range map[string]bool{"VirtualNetwork": true, "internet": true, "AzureLoadBalancer": true, "AzureCloud.westeurope": true,
-		"AzureCloud.EastUS": true, "AzureCloud.atlantis": false, "Office.Berlin": true, "Office": false, "Nonsense": false, "10.0.0.0/8": false} {
-		if p.knownTag(name) != want {
+		"AzureCloud.EastUS": true, "AzureCloud.atlantis": false, "Office.Berlin": true, "Office": false, "Office.Berlin.eastus": false, "Nonsense": false, "10.0.0.0/8": false} {
+		if c.knownTag(name) != want {
 			t.Errorf("%s: %v", name, !want)
 		}
 	}

@@ -40,6 +40,9 @@ func (p *Provider) putGroup(ctx context.Context, r *arm.Request) (*arm.Plan, err
 	if err := c.knows(r.Old, rules); err != nil {
 		return nil, err
 	}
+	if err := c.reads(ctx, rules); err != nil {
+		return nil, err
+	}
 	for i, rule := range rules {
 		kept, err := c.rule(ctx, fmt.Sprintf("%s[%d]", ruleList, i), rule)
 		if err != nil {

@@ -49,6 +49,7 @@ const (
 	typeVM         = "microsoft.compute/virtualmachines"
 	typeInstance   = "microsoft.compute/virtualmachinescalesets/virtualmachines"
 	typeTerminal   = "bastide.network/terminals"
+	typeServiceTag = "bastide.network/servicetags"
 )
 
 // modelOf makes an empty wire model for documents of a type; nil: not one of
@@ -91,6 +92,8 @@ func modelOf(typ string) any {
 		return &compute.VirtualMachineScaleSetVM{}
 	case typeTerminal:
 		return &Terminal{}
+	case typeServiceTag:
+		return &ServiceTag{}
 	}
 	if ownType(typ) {
 		return &struct{}{}

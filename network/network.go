@@ -43,9 +43,7 @@ type Config struct {
 	PublicPool netip.Prefix // public addresses
 	FrontDoor  netip.Addr   // the one in PublicPool that is taken
 	Names      []dataplane.Name
-	// Tags are an operator's service tags, beside the built-in ones: "Office" → prefixes.
-	Tags func() map[string][]netip.Prefix // nil: none
-	Now  func() time.Time                 // nil is time.Now
+	Now        func() time.Time // nil is time.Now
 }
 
 // Provider is the resource provider. It keeps nothing but its config, and what

@@ -28,12 +28,14 @@ type TerminalProperties struct {
 	ProvisioningState resource.State `json:"provisioningState,omitempty"`
 }
 
-// ownTypes are Bastide's own: terminals on the instance's Internet.
+// ownTypes are Bastide's own: terminals on the instance's Internet, and the
+// operator's service tags.
 func (p *Provider) ownTypes() []arm.Type {
 	return []arm.Type{{Name: "terminals", Versions: []resource.APIVersion{"2026-11-01"}, Untracked: true, Queue: true,
 		Model:    func() any { return &Terminal{} },
 		ReadOnly: []string{"properties.namespace", "properties.host", "properties.provisioningState"},
-		Put:      p.putTerminal, Delete: p.deleteTerminal, View: p.viewTerminal}}
+		Put:      p.putTerminal, Delete: p.deleteTerminal, View: p.viewTerminal},
+		p.serviceTagType()}
 }
 
 // putTerminal takes a public address for a terminal: the one that is asked for,

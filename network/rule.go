@@ -32,7 +32,37 @@ type ruleCheck struct {
 	f     *findings
 	group resource.ID
 	known map[string]bool // application groups that are there, by key
+	tags  *tags           // the built-in ones, and those that the rules name
 	held  []*arm.Document
+}
+
+// reads finds the operator's service tags that rules name. Each is held: it
+// can't go while it gets a user.
+func (c *ruleCheck) reads(ctx context.Context, rules []*armnetwork.SecurityRule) error {
+	c.tags = instanceTags(c.p.settings(), newInventory(nil))
+	for _, rule := range rules {
+		for _, text := range ruleAddresses(rule) {
+			if !tagForm.MatchString(text) || c.knownTag(text) {
+				continue
+			}
+			d, err := arm.GetDocument(ctx, c.p.Store, serviceTagID(c.group.Subscription(), text))
+			if fault.Is(err, fault.NotFound) {
+				continue // address says so
+			}
+			if err != nil {
+				return err
+			}
+			c.tags.own[strings.ToLower(text)] = &item{doc: d, model: &ServiceTag{}}
+			c.held = append(c.held, d)
+		}
+	}
+	return nil
+}
+
+// knownTag tells whether a rule may name the service tag.
+func (c *ruleCheck) knownTag(name string) bool {
+	_, _, known := c.tags.find(name)
+	return known || builtInTag(name)
 }
 
 // knows notes the application groups that the group as it was names: they can't
@@ -169,7 +199,7 @@ func (c *ruleCheck) address(target, text string, alone bool) {
 		return
 	}
 	if tagForm.MatchString(text) {
-		if !c.p.knownTag(text) {
+		if !c.knownTag(text) {
 			c.f.bad("SecurityRuleInvalidAddressPrefix", target, "Security rule has invalid Address prefix. Value provided: %s. There is no service tag of that name: GET locations/%s/serviceTags lists them.", text, c.p.Location)
 		}
 		return

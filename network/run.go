@@ -55,24 +55,13 @@ func (p *Provider) Run(ctx context.Context) error {
 		first: true, operations: map[string]*pending{}, troubled: map[string]time.Time{}}
 	r.removed.Store(true)
 	var group reconcile.Group
-	for _, prefix := range []string{arm.DocumentPrefix, serverPrefix, tagsKey,
+	for _, prefix := range []string{arm.DocumentPrefix, serverPrefix,
 		host.ReportKey(p.Host, host.VNetUnit, ""), host.ReportKey(p.Host, host.EdgeUnit, "")} {
 		group.Add(prefix, func(ctx context.Context) error { return r.follow(ctx, prefix) })
 	}
 	group.Add("reconciler", reconcile.Loop{Name: everything, Queue: r.queue, Logger: p.Log,
 		Reconciler: reconcile.Func(r.reconcile)}.Run)
 	return group.Run(ctx)
-}
-
-// tagsKey is a record that changes when the operator's service tags did.
-const tagsKey = "network/tags"
-
-// TagsChanged has networks compiled anew with what Config.Tags gives now.
-func (p *Provider) TagsChanged(ctx context.Context) error {
-	if _, err := p.Store.Put(ctx, tagsKey, []byte("{}"), store.Any); err != nil {
-		return fmt.Errorf("service tags: %w", err)
-	}
-	return nil
 }
 
 // follow asks for work whenever something under prefix changes, however often the watch breaks.

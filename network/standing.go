@@ -5,7 +5,6 @@ package network
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"regexp"
@@ -21,7 +20,6 @@ const edgeUnit = "edge"
 
 // compiled is what a host should have, and what it came from.
 type compiled struct {
-	print [sha256.Size]byte
 	inv   *inventory
 	units map[string][]byte // the edge's, and networks' by ID
 	ties  ties
@@ -33,23 +31,16 @@ func (p *Provider) compiledNow(ctx context.Context) (*compiled, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := p.settings()
-	text, err := json.Marshal(s.Tags)
-	if err != nil {
-		return nil, fmt.Errorf("service tags: %w", err)
-	}
-	print := sha256.Sum256(append(inv.print[:], text...))
 	p.read.mu.Lock()
 	last := p.read.compiled
 	p.read.mu.Unlock()
-	if last != nil && last.print == print {
+	if last != nil && last.inv.print == inv.print {
 		return last, nil
 	}
-	now, err := newCompiled(inv, s)
+	now, err := newCompiled(inv, p.settings())
 	if err != nil {
 		return nil, err
 	}
-	now.print = print
 	p.read.mu.Lock()
 	p.read.compiled = now
 	p.read.mu.Unlock()

@@ -36,58 +36,83 @@ func unrouted() []netip.Prefix {
 
 // tags are the service tags that are the same everywhere on the instance, by
 // lower-case name.
-type tags map[string][]netip.Prefix
+type tags struct {
+	builtIn map[string][]netip.Prefix
+	own     map[string]*item          // the operator's
+	merged  map[string][]netip.Prefix // of those of the operator's that were asked for
+}
 
 // instanceTags are AzureCloud (the front door and every API server's public
-// address), the services of the front door, and the operator's own. Each also
-// has its form for the instance's region.
-func instanceTags(s settings, servers []Server) tags {
-	t := tags{tagLoadBalancer: {netip.PrefixFrom(dataplane.WireServer, dataplane.WireServer.BitLen())}}
+// address), the services of the front door, each also in its form for the
+// instance's region, and the operator's own.
+func instanceTags(s settings, inv *inventory) *tags {
+	t := &tags{own: map[string]*item{}, merged: map[string][]netip.Prefix{}, builtIn: map[string][]netip.Prefix{
+		tagLoadBalancer: {netip.PrefixFrom(dataplane.WireServer, dataplane.WireServer.BitLen())}}}
 	var door []netip.Prefix
 	if s.FrontDoor.IsValid() {
 		door = append(door, netip.PrefixFrom(s.FrontDoor, s.FrontDoor.BitLen()))
 	}
 	cloud := slices.Clone(door)
-	for _, server := range servers {
+	for _, server := range inv.servers {
 		if server.Public.IsValid() {
 			cloud = append(cloud, netip.PrefixFrom(server.Public, server.Public.BitLen()))
 		}
 	}
 	regional := "." + strings.ToLower(s.Location)
-	add := func(name string, prefixes []netip.Prefix) { t[name], t[name+regional] = prefixes, prefixes }
+	add := func(name string, prefixes []netip.Prefix) {
+		t.builtIn[name], t.builtIn[name+regional] = prefixes, prefixes
+	}
 	add("azurecloud", merged(cloud))
 	for _, name := range frontDoorTags() {
 		add(name, door)
 	}
-	for name, prefixes := range s.Tags {
-		t[strings.ToLower(name)] = merged(prefixes)
+	for i := range all[ServiceTag](inv, typeServiceTag) {
+		t.own[strings.ToLower(i.doc.ID.Name())] = i
 	}
 	return t
 }
 
-// find resolves a tag of the instance. One of another region has no addresses here.
-func (t tags) find(name string) ([]netip.Prefix, bool) {
+// find resolves a tag of the instance, and says which document it comes from,
+// if any. A built-in one of another region has no addresses here.
+func (t *tags) find(name string) ([]netip.Prefix, *item, bool) {
 	name = strings.ToLower(name)
-	if prefixes, known := t[name]; known {
-		return prefixes, true
+	if prefixes, known := t.builtIn[name]; known {
+		return prefixes, nil, true
+	}
+	if i := t.own[name]; i != nil {
+		if _, done := t.merged[name]; !done {
+			t.merged[name] = merged(i.model.(*ServiceTag).prefixes())
+		}
+		return t.merged[name], i, true
 	}
 	base, region, regional := strings.Cut(name, ".")
 	if !regional || base == tagLoadBalancer {
-		return nil, false
+		return nil, nil, false
 	}
 	_, place := resource.FindLocation(region)
-	_, known := t[base]
-	return nil, known && place
+	_, known := t.builtIn[base]
+	return nil, nil, known && place
 }
 
-// knownTag tells whether a security rule may name the service tag.
-func (p *Provider) knownTag(name string) bool {
-	switch strings.ToLower(name) {
-	case tagVirtualNetwork, tagInternet, tagLoadBalancer:
-		return true
+// shown are all tags with their names as Azure or the operator spells them.
+func (t *tags) shown() map[string][]netip.Prefix {
+	found := map[string][]netip.Prefix{}
+	for key, prefixes := range t.builtIn {
+		base, region, regional := strings.Cut(key, ".")
+		for _, name := range []string{"AzureCloud", "AzureLoadBalancer", "AzureResourceManager", "AzureActiveDirectory", "AzureContainerRegistry", "MicrosoftContainerRegistry"} {
+			if strings.EqualFold(name, base) {
+				base = name
+			}
+		}
+		if regional {
+			base += "." + region
+		}
+		found[base] = prefixes
 	}
-	_, known := instanceTags(p.settings(), nil).find(name)
-	return known
+	for key, i := range t.own {
+		found[i.doc.ID.Name()], _, _ = t.find(key)
+	}
+	return found
 }
 
 // complement is every IPv4 address that isn't in prefixes.

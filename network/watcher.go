@@ -104,41 +104,27 @@ func (p *Provider) viewFlowLog(ctx context.Context, d *arm.Document, _ resource.
 
 // listTags shows the service tags that are the same in every network, built in and the operator's.
 func (p *Provider) listTags(ctx context.Context, r *arm.Request) (any, error) {
-	servers, err := p.servers(ctx)
+	inv, err := p.inventory(ctx)
 	if err != nil {
 		return nil, err
 	}
-	found := instanceTags(p.settings(), servers)
+	found := instanceTags(p.settings(), inv)
+	named := found.shown()
 	change := crc32.NewIEEE()
 	values := []any{}
-	for _, key := range slices.Sorted(maps.Keys(found)) {
-		base, region, _ := strings.Cut(key, ".")
-		prefixes := texts(found[key])
-		fmt.Fprint(change, key, prefixes)
-		name := p.tagName(base)
-		if region != "" {
-			name += "." + region
+	for _, name := range slices.Sorted(maps.Keys(named)) {
+		prefixes := texts(named[name])
+		fmt.Fprint(change, name, prefixes)
+		service, region := name, ""
+		if found.own[strings.ToLower(name)] == nil {
+			service, region, _ = strings.Cut(name, ".")
 		}
 		values = append(values, map[string]any{"name": name, "id": name, "properties": map[string]any{
-			"region": region, "systemService": p.tagName(base), "addressPrefixes": prefixes}})
+			"region": region, "systemService": service, "addressPrefixes": prefixes}})
 	}
 	number := strconv.FormatUint(uint64(change.Sum32()), 10)
 	return map[string]any{"id": r.ID.String() + "/serviceTags/public", "name": "public", "type": Namespace + "/serviceTags",
 		"cloud": "Public", "changeNumber": number, "values": values}, nil
-}
-
-// tagName spells a service tag as Azure or the operator does.
-func (p *Provider) tagName(key string) string {
-	names := []string{"AzureCloud", "AzureLoadBalancer", "AzureResourceManager", "AzureActiveDirectory", "AzureContainerRegistry", "MicrosoftContainerRegistry"}
-	if p.Tags != nil {
-		names = append(names, slices.Collect(maps.Keys(p.Tags()))...)
-	}
-	for _, name := range names {
-		if strings.EqualFold(name, key) {
-			return name
-		}
-	}
-	return key
 }
 
 func texts(prefixes []netip.Prefix) []string {
