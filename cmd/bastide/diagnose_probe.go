@@ -119,7 +119,7 @@ func expect(p *why.Path, protocol uint8) []string {
 		last = p.Hops[len(p.Hops)-1]
 	}
 	if last.Verdict == "reset" {
-		return []string{refused, unreachable}
+		return []string{refused, unreachable, timeout} // an ICMP error from inside doesn't get to everybody
 	}
 	return []string{timeout, unreachable}
 }

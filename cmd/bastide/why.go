@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -71,7 +72,23 @@ Exit codes: 0 reachable; 1 not, or not by all ways; 2 wrong call; 3 no such end.
 	cmd.Flags().BoolVar(&o.icmp, "icmp", false, "an echo request")
 	cmd.Flags().BoolVar(&o.probe, "probe", false, "send real packets, too, and compare")
 	cmd.MarkFlagsMutuallyExclusive("udp", "icmp")
+	for _, flag := range []string{"from", "to"} {
+		if err := cmd.RegisterFlagCompletionFunc(flag, completeEnd); err != nil {
+			panic(err) // the flag is defined above
+		}
+	}
 	return cmd
+}
+
+// completeEnd offers the kinds of ends; their names are the instance's to know.
+func completeEnd(_ *cobra.Command, _ []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	var kinds []cobra.Completion
+	for _, kind := range []string{"pod/", "service/", "node/", "vm/", "terminal/", "apiserver/", "internet"} {
+		if strings.HasPrefix(kind, typed) {
+			kinds = append(kinds, kind)
+		}
+	}
+	return kinds, cobra.ShellCompDirectiveNoSpace | cobra.ShellCompDirectiveNoFileComp
 }
 
 func (o whyOptions) request() (whyRequest, error) {

@@ -73,6 +73,8 @@ func TestJudge(t *testing.T) {
 		{[]why.Path{closed("deny")}, ruleset.TCP, "refused", false},
 		{[]why.Path{closed("deny")}, ruleset.TCP, "connected", false},
 		{[]why.Path{closed("reset")}, ruleset.TCP, "refused", true},
+		{[]why.Path{closed("reset")}, ruleset.TCP, "connected", false},
+		{[]why.Path{open(why.ListenerBeyond)}, ruleset.TCP, "timeout", true},
 		{[]why.Path{open(why.ListenerReady), closed("deny")}, ruleset.TCP, "connected timeout connected", true},
 		{[]why.Path{open(why.ListenerReady), closed("deny")}, ruleset.TCP, "connected refused", false},
 	} {
