@@ -54,6 +54,7 @@ var edges = map[string]string{
 	// Front door and clients.
 	"arm":    "fault resource store",
 	"client": "fault resource",
+	"drill":  "fault client resource",
 
 	"bench":     "",
 	"testcloud": "*",
