@@ -62,6 +62,10 @@ func (r *Rule) peers() []Peer {
 }
 
 // policyChain lets through what any of the policies allows, and drops the rest.
+// It is named after what selects the policies, not after them, so that one that
+// comes or goes changes its own rules alone, and yet after nothing that other
+// pods could have had: no packet meets the old table's way to a chain that the
+// new one gave to others.
 func (c *compiler) policyChain(p *Pod, d *direction, policies []*Policy) string {
 	names := make([]string, len(policies))
 	named := false
@@ -71,7 +75,7 @@ func (c *compiler) policyChain(p *Pod, d *direction, policies []*Policy) string 
 			named = named || slices.ContainsFunc(r.Ports, func(p Port) bool { return p.Port != nil && p.Port.Name != "" })
 		}
 	}
-	name := d.name + "-" + digest([]any{p.Namespace, names, c.portsOf(p, d, named)})
+	name := d.name + "-" + digest([]any{p.Namespace, p.Labels, c.portsOf(p, d, named)})
 	if _, ok := c.chains[name]; ok {
 		return name
 	}
@@ -119,7 +123,7 @@ func (c *compiler) rulePeers(namespace string, r *Rule) []peerSet {
 	return found
 }
 
-// portsOf is what chains of pods with the same policies may differ in: the
+// portsOf is what chains of pods with the same labels may differ in: the
 // ports that the pods themselves name.
 func (c *compiler) portsOf(p *Pod, d *direction, named bool) []NamedPort {
 	if d != ingress || !named {

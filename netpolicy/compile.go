@@ -45,7 +45,7 @@ const icmp6 = 58
 //
 // A connection is decided by its first packet; who changes the table ends the
 // connections that it would refuse. A pod has a chain for each direction in
-// which anything is decided about it, and pods with the same policies share
+// which anything is decided about it, and pods with the same labels share
 // one. What a sender's chain lets pass goes on to the chain "deliver", since
 // the receiver may be on this node, too. Peers are sets of addresses named by
 // their selector, so that a pod that comes or goes changes elements alone.

@@ -8,10 +8,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
 	"sigs.k8s.io/yaml"
+
+	"bastide.dev/ruleset"
 )
 
 var update = flag.Bool("update", false, "write golden files anew")
@@ -176,5 +180,43 @@ func TestOnePodIsElements(t *testing.T) {
 	}
 	if before.Digest() != after.Digest() {
 		t.Error("more than elements changed")
+	}
+}
+
+// TestOnePolicyIsItsRules: one more policy changes its pods' chains, and of
+// those its own rules and the one that says who isolates.
+func TestOnePolicyIsItsRules(t *testing.T) {
+	s := big(300, 780) // the last is a second one for one of the pods of this node
+	all := s.Policies
+	s.Policies = all[:len(all)-1]
+	before := Compile(s)
+	s.Policies = all
+	after := Compile(s)
+	chains := map[string]ruleset.Chain{}
+	for _, c := range before.Chains {
+		chains[c.Name] = c
+	}
+	changed := 0
+	for _, c := range after.Chains {
+		was, ok := chains[c.Name]
+		if !ok {
+			t.Errorf("%s has come", c.Name)
+			continue
+		}
+		fresh := 0
+		for _, r := range c.Rules {
+			if !slices.ContainsFunc(was.Rules, func(old ruleset.Rule) bool { return reflect.DeepEqual(old, r) }) {
+				fresh++
+			}
+		}
+		if fresh > 0 {
+			changed++
+		}
+		if fresh > 4 {
+			t.Errorf("%d rules of %s have changed", fresh, c.Name)
+		}
+	}
+	if changed == 0 || len(before.Chains) != len(after.Chains) {
+		t.Errorf("%d chains of %d changed, of %d", changed, len(before.Chains), len(after.Chains))
 	}
 }
