@@ -120,6 +120,9 @@ func proxyConfig(c Config) map[string]any {
 		"mode": "nftables", "hostnameOverride": c.Hostname,
 		"clientConnection":   map[string]any{"kubeconfig": proxyKubeconfig},
 		"healthzBindAddress": proxyHealthAddress, "metricsBindAddress": "127.0.0.1:10249",
+		// A load balancer's address comes a moment after its Service: the default
+		// pause of a second after each change would be the most of its wait.
+		"nftables": map[string]any{"minSyncPeriod": "100ms"},
 		// The table of connections is the computer's; its sizes aren't a machine's to set.
 		"conntrack": map[string]any{"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
 	}
