@@ -11,7 +11,7 @@ export GOTOOLCHAIN := local
 # What a bare Debian 12 lacks: a C compiler and libseccomp for runc, the node
 # image's maker, the kernel's tools, and the clients that the tests drive.
 PACKAGES := gcc libc6-dev libseccomp-dev pkg-config mmdebstrap nftables iproute2 conntrack \
-            iptables procps openssl ca-certificates curl openssh-client azure-cli busybox-static
+            iptables procps openssl ca-certificates curl openssh-client azure-cli busybox-static iperf3
 
 # What the first cluster needs; the other Kubernetes releases may follow.
 FIRST := kubernetes@1.36.3 etcd runtime coredns metrics-server cloud-controller-manager pause web
@@ -45,7 +45,7 @@ deps: ## install the Debian packages that Bastide needs
 	  rm -f $$log; \
 	fi
 
-build: ## build bin/bastide, and beside it bin/bastide-node, the agent in machines
+build: ## build bin/bastide, and beside it the agents in machines, bin/bastide-node and -netpolicy
 	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.stamp=$(VERSION)' -o bin/ ./cmd/...
 
 bundles: deps build ## build Kubernetes, etcd, containerd and the other upstream parts
