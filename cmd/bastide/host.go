@@ -52,7 +52,7 @@ func newMechanism(in *instance.Instance, log *slog.Logger) (*mechanism, error) {
 	if err != nil {
 		return nil, err
 	}
-	plane, err := dataplane.New(dataplane.Config{Instance: in.Name, RunDir: in.RunDir(), Logger: log})
+	plane, err := dataplane.New(dataplane.Config{Instance: in.Name, RunDir: in.RunDir(), LogDir: in.Dir("host"), Logger: log})
 	if err != nil {
 		return nil, fmt.Errorf("data plane: %w", err)
 	}

@@ -84,7 +84,7 @@ type groupCounts struct {
 
 func newNSG(g *global) *cobra.Command {
 	cmd := &cobra.Command{Use: "nsg", Short: "Network security groups as the kernel has them"}
-	cmd.AddCommand(newNSGShow(g))
+	cmd.AddCommand(newNSGShow(g), newNSGLog(g))
 	return cmd
 }
 
