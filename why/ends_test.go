@@ -125,3 +125,17 @@ func TestStale(t *testing.T) {
 		t.Errorf("%v, stale at %v", err, a.StaleAt)
 	}
 }
+
+// TestTables: the policies of the nodes that were asked come along, others don't.
+func TestTables(t *testing.T) {
+	a, err := why.Explain(world(t, start()), why.Question{From: "pod/a/client@one", To: "pod/a/web-1:8080"})
+	if err != nil || len(a.Tables) != 2 || a.Tables[0].Machine != "c-n0" || a.Tables[1].Node != "n1" {
+		t.Fatalf("%v: %+v", err, a.Tables)
+	}
+	if !a.Tables[0].Is(a.Tables[0].Table) || a.Tables[0].Is(a.Tables[1].Table) {
+		t.Error("tables of two nodes are told apart wrongly")
+	}
+	if a, err = why.Explain(world(t, start()), why.Question{From: "terminal/good", To: "vm/jump:22"}); err != nil || len(a.Tables) != 0 {
+		t.Errorf("%v: %+v", err, a.Tables)
+	}
+}

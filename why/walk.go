@@ -4,6 +4,7 @@ package why
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -53,8 +54,13 @@ func Explain(w *World, q Question) (Answer, error) {
 	a := Answer{From: from.label, To: goals[0].label, Protocol: protocolName(k.protocol), Port: goals[0].port, Paths: k.paths, Notes: k.notes,
 		Sender: from.sender, Target: Target{Address: goals[0].address, Port: goals[0].port, Protocol: k.protocol}}
 	a.sum()
-	a.StaleAt = k.stale()
-	a.Stale = len(a.StaleAt) > 0
+	for _, where := range k.stale() {
+		a.StaleIn(where)
+	}
+	for _, machine := range slices.Sorted(maps.Keys(k.tables)) {
+		_, n := k.w.node(machine)
+		a.Tables = append(a.Tables, NodeTable{n.Name, machine, k.tables[machine]})
+	}
 	return a, nil
 }
 

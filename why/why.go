@@ -10,7 +10,11 @@
 package why
 
 import (
+	"bytes"
+	"encoding/json"
 	"net/netip"
+
+	"bastide.dev/ruleset"
 )
 
 // Question is who wants to reach whom.
@@ -53,6 +57,27 @@ type Answer struct {
 	Target Target `json:"target"`
 	// Probe is what real packets did, when that was asked for.
 	Probe *Probe `json:"probe,omitempty"`
+	// Tables are the policies of the nodes on the way, as they were compiled: what
+	// a node's agent has should be the same.
+	Tables []NodeTable `json:"-"`
+}
+
+// NodeTable is a node's compiled network policies.
+type NodeTable struct {
+	Node, Machine string
+	Table         *ruleset.Table
+}
+
+// Is compares with the table that the node's agent has.
+func (t *NodeTable) Is(other *ruleset.Table) bool {
+	mine, err := json.Marshal(t.Table)
+	theirs, otherErr := json.Marshal(other)
+	return err == nil && otherErr == nil && bytes.Equal(mine, theirs)
+}
+
+// StaleIn notes where the kernel has something else than what was walked through.
+func (a *Answer) StaleIn(where string) {
+	a.Stale, a.StaleAt = true, append(a.StaleAt, where)
 }
 
 // Sender is the place of From: one of a machine, a pod on it, or a namespace of

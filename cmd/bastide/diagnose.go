@@ -8,6 +8,8 @@ import (
 	"errors"
 	"net/netip"
 	"strings"
+	"sync"
+	"time"
 
 	"bastide.dev/arm"
 	"bastide.dev/fault"
@@ -15,6 +17,7 @@ import (
 	"bastide.dev/instance"
 	"bastide.dev/network"
 	"bastide.dev/resource"
+	"bastide.dev/ruleset"
 	"bastide.dev/store"
 	"bastide.dev/why"
 )
@@ -22,6 +25,7 @@ import (
 const (
 	terminalType = network.OwnNamespace + "/terminals"
 	ownVersion   = "2026-11-01" // of Bastide's own types
+	tableTime    = 3 * time.Second
 )
 
 // diagnostics answers questions about packets: POST
@@ -90,6 +94,7 @@ func (d *diagnostics) why(ctx context.Context, r *arm.Request) (*arm.Plan, error
 	if err != nil {
 		return nil, err
 	}
+	d.compareTables(ctx, &answer)
 	if asked.Probe {
 		if err := d.probe(ctx, &answer); err != nil {
 			return nil, err
@@ -123,6 +128,34 @@ func (d *diagnostics) explain(ctx context.Context, w *why.World, q why.Question)
 		}
 		if err := d.objects(ctx, w, need.ControlPlane); err != nil {
 			return answer, err
+		}
+	}
+}
+
+// compareTables asks the nodes on the way for the policies that their kernels
+// have. A node that doesn't answer is said, and doesn't keep from an answer.
+func (d *diagnostics) compareTables(ctx context.Context, a *why.Answer) {
+	ctx, cancel := context.WithTimeout(ctx, tableTime)
+	defer cancel()
+	same, failed := make([]bool, len(a.Tables)), make([]error, len(a.Tables))
+	var all sync.WaitGroup
+	for i := range a.Tables {
+		all.Go(func() {
+			var has ruleset.Table
+			raw, err := d.ask(ctx, host.Query{Policies: &host.PoliciesQuery{Machine: a.Tables[i].Machine}})
+			if err == nil {
+				err = json.Unmarshal(raw, &has)
+			}
+			same[i], failed[i] = a.Tables[i].Is(&has), err
+		})
+	}
+	all.Wait()
+	for i, t := range a.Tables {
+		switch {
+		case failed[i] != nil:
+			a.Notes = append(a.Notes, "The policy agent of node "+t.Node+" doesn't answer: what its kernel has isn't known.")
+		case !same[i]:
+			a.StaleIn("node " + t.Node)
 		}
 	}
 }

@@ -130,7 +130,7 @@ func (d *diagnosed) answer(raw []byte) json.RawMessage {
 	var answer any = host.ProbeAnswer{Result: d.result.Load().(string), Source: "192.88.99.2:4711"}
 	if q.Objects != nil {
 		d.objects.Add(1)
-		answer = json.RawMessage(`{"pods":{"items":[{"metadata":{"namespace":"a","name":"web","uid":"u"},"spec":{"nodeName":"n0"},
+		answer = json.RawMessage(`{"namespaces":{"items":[{"metadata":{"name":"a"}}]},"pods":{"items":[{"metadata":{"namespace":"a","name":"web","uid":"u"},"spec":{"nodeName":"n0"},
 			"status":{"phase":"Running","podIPs":[{"ip":"10.244.0.9"}]}}]}}`)
 	}
 	text, err := json.Marshal(answer)
@@ -251,7 +251,7 @@ func TestWhyInACluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	config, err := json.Marshal(node.Config{Hostname: "n0", Address: netip.MustParseAddr("10.0.0.4"), Network: node.PodNetwork{Plugin: "kubenet",
-		Pods: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/24")}}, ServiceCIDR: netip.MustParsePrefix("10.1.0.0/16")})
+		Pods: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/24")}}, Policy: &node.Policy{}, ServiceCIDR: netip.MustParsePrefix("10.1.0.0/16")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,6 +265,9 @@ func TestWhyInACluster(t *testing.T) {
 	a := d.ask(`{"from":"pod/a/web","to":"10.1.0.10:80"}`)
 	if a.Reachable != why.No || a.Rule != "services/unallocatedAddress" || d.objects.Load() != 1 || a.Sender.PodUID != "u" {
 		t.Errorf("objects asked for %d times: %+v", d.objects.Load(), a)
+	}
+	if a = d.ask(`{"from":"pod/a/web","to":"10.0.0.4:22"}`); a.Reachable != why.Yes || len(a.StaleAt) != 1 || a.StaleAt[0] != "node n0" {
+		t.Errorf("the agent's table is another one: %+v", a)
 	}
 	for body, code := range map[string]int{`{"from":"pod/a/none","to":"internet:1"}`: http.StatusNotFound, `{"from":"cow"}`: http.StatusBadRequest, `{"what":1}`: http.StatusBadRequest} {
 		d.call("POST", "/subscriptions/"+testSubscription+"/providers/Bastide.Network/diagnostics/default/why?api-version="+ownVersion, body, code)
