@@ -35,6 +35,7 @@ type scene struct {
 	near     pod // on the first node
 	far      pod // on the second
 	nsg      string
+	ruled    bool // rules and policies that traffic isn't about are there
 }
 
 const sceneName = "net"

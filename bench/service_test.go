@@ -68,26 +68,40 @@ func (s *scene) hide(name string) error {
 	return fmt.Errorf("the Service %s isn't gone after a minute", name)
 }
 
-// reach connects from a namespace as soon as that is possible, and asks for a page.
+// reach asks for a page, from a namespace, as soon as that is possible, until it
+// is there: not all nodes are ready at the same moment.
 func reach(namespace string, target netip.AddrPort) error {
 	return inside(namespace, func() error {
-		p := &prober{target: &unix.SockaddrInet4{Addr: target.Addr().As4(), Port: int(target.Port())}, since: time.Now()}
-		defer p.close()
-		for !p.turned(true) {
-			if err := p.step(); err != nil {
-				return err
-			}
-			if time.Since(p.since) > probeLimit {
-				return fmt.Errorf("%s doesn't answer after %s", target, probeLimit)
+		var err error
+		for begin := time.Now(); time.Since(begin) < probeLimit; {
+			if err = connectable(target); err == nil {
+				if err = get(target); err == nil {
+					return nil
+				}
 			}
 		}
-		return get(target)
+		return err
 	})
+}
+
+// connectable returns when the first connection is accepted.
+func connectable(target netip.AddrPort) error {
+	p := &prober{target: &unix.SockaddrInet4{Addr: target.Addr().As4(), Port: int(target.Port())}, since: time.Now()}
+	defer p.close()
+	for !p.turned(true) {
+		if err := p.step(); err != nil {
+			return err
+		}
+		if time.Since(p.since) > probeLimit {
+			return fmt.Errorf("%s doesn't answer after %s", target, probeLimit)
+		}
+	}
+	return nil
 }
 
 // get asks for a page from where the caller's thread is.
 func get(target netip.AddrPort) error {
-	c, err := net.DialTimeout("tcp", target.String(), 5*time.Second)
+	c, err := net.DialTimeout("tcp", target.String(), 500*time.Millisecond) // before a lost SYN comes again
 	if err != nil {
 		return err
 	}
