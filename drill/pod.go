@@ -24,12 +24,15 @@ func (p *Pod) Who() string { return fmt.Sprintf("pod %s/%s (%s)", p.Namespace, p
 
 // HTTP asks for the page at an address with its port, or at a name.
 func (p *Pod) HTTP(ctx context.Context, address string) (Result, error) {
-	out, code, err := p.shell.run(ctx, "wget -q -T 1 -O - http://"+address+"/")
+	out, code, err := p.shell.run(ctx, fetch(address))
 	if err != nil {
 		return Result{}, err
 	}
 	return fromShell(out, code), nil
 }
+
+// fetch asks for a page in a busybox's shell. (The -T of Debian's busybox crashes.)
+func fetch(address string) string { return "timeout 1 wget -q -O - http://" + address + "/" }
 
 // At is the pod's address with a port.
 func (p *Pod) At(port uint16) string { return netip.AddrPortFrom(p.Address, port).String() }

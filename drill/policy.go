@@ -252,7 +252,7 @@ func firstPacket(ctx context.Context, s *Stage) (*Scene, error) {
 		spec, _ := pod["spec"].(object)
 		spec["restartPolicy"] = "Never"
 		spec["containers"] = []any{object{"name": "box", "image": image, "command": []any{"sh", "-c", fmt.Sprintf(
-			"i=0; while [ $i -lt %d ]; do wget -q -T 1 -O - http://%s/ && exit 0; i=$((i+1)); done; exit 1", firstTries, p.web.At(webPort))}}}
+			"i=0; while [ $i -lt %d ]; do %s && exit 0; i=$((i+1)); done; exit 1", firstTries, fetch(p.web.At(webPort)))}}}
 		return p.cluster.runToEnd(ctx, pod)
 	}
 	on, off := s.objectSwitch(p.cluster, policy(p.app, "no-others", object{"podSelector": object{"matchLabels": object{"app": "web"}}, "policyTypes": []any{"Ingress"},
@@ -295,10 +295,11 @@ func (c *Cluster) runToEnd(ctx context.Context, pod object) (Result, error) {
 			if err != nil {
 				return Result{}, err
 			}
+			code := 1
 			if phase == "Succeeded" {
-				return page(out), nil
+				code = 0
 			}
-			return Result{Got: "no answer to any"}, nil
+			return fromShell(out, code), nil
 		}
 		if time.Now().After(end) {
 			return Result{}, fmt.Errorf("pod %s/%s is %s and doesn't end", namespace, name, phase)

@@ -69,6 +69,9 @@ func authorizedRanges(ctx context.Context, s *Stage) (*Scene, error) {
 	w := &watch{cluster: c, from: outsider, address: server.String(), namespace: s.Name}
 	s.Undo("close the watch", func(context.Context) error { w.close(); return nil })
 	set := func(ranges ...any) func(context.Context) error {
+		if ranges == nil {
+			ranges = []any{} // null would mean: as it was
+		}
 		return func(ctx context.Context) error {
 			return s.Set(ctx, c, "apiServerAccessProfile", object{"authorizedIPRanges": ranges})
 		}

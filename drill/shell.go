@@ -58,7 +58,7 @@ func (s *shell) once(ctx context.Context, command string) (string, int, error) {
 	defer stop()
 	s.n++
 	mark := "bastide-drill-" + strconv.Itoa(s.n)
-	_, err := fmt.Fprintf(s.in, "{ %s\n} </dev/null 2>&1; echo; echo %s $?\n", command, mark)
+	_, err := fmt.Fprintf(s.in, "{ %s\n} </dev/null 2>&1; code=$?; echo; echo %s $code\n", command, mark)
 	var out strings.Builder
 	for err == nil {
 		var line string

@@ -87,15 +87,21 @@ func askPage(ctx context.Context, conn net.Conn) (string, error) {
 	return string(body), err
 }
 
-// page is the result of an answer over HTTP.
+// page is the result of an answer over HTTP: all that drills ask say who they
+// are or whom they see.
 func page(body string) Result {
-	r := Result{Worked: true, Got: "an answer", Body: body}
+	r := Result{Body: body}
 	for line := range strings.Lines(body) {
 		line = strings.TrimSpace(line)
 		if strings.HasPrefix(line, "hostname: ") || strings.HasPrefix(line, "client: ") {
+			r.Worked = true
 			r.Got += ", " + line
 		}
 	}
+	if !r.Worked {
+		r.Got = ", but none of ours: " + lastLine(body)
+	}
+	r.Got = "an answer" + r.Got
 	return r
 }
 

@@ -24,7 +24,7 @@ import (
 )
 
 // tools are what an attacker in a pod has.
-const tools = "sh ls cat wget nc nslookup sleep date ip arping hostname id"
+const tools = "sh ls cat wget nc nslookup sleep date ip arping hostname id timeout printf echo"
 
 // Toolbox pushes the attackers' image to the instance's registry and returns its name.
 func (l *Lab) Toolbox(ctx context.Context) (string, error) {
