@@ -55,6 +55,36 @@ func (p *Provider) checkAddress(ctx context.Context, r *arm.Request) (any, error
 		"Private static IP address %s does not belong to the range of any subnet in the virtual network %s.", address, r.Parent.Name).At("ipAddress")
 }
 
+// subnetUsages answers GET …/usages: how many addresses of each subnet are had, of
+// those that it can give.
+func (p *Provider) subnetUsages(ctx context.Context, r *arm.Request) (any, error) {
+	inv, err := p.inventory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	_, vnet := lookup[armnetwork.VirtualNetwork](inv, r.Parent.ID.String())
+	if vnet == nil {
+		return nil, fault.New(fault.NotFound, "NotFound", "Virtual network %s was not found.", r.Parent.ID)
+	}
+	list := []any{}
+	for _, s := range subnets(vnet) {
+		prefix, id := subnetPrefix(s), r.Parent.ID.Child("subnets", value(s.Name))
+		if !prefix.IsValid() {
+			continue
+		}
+		list = append(list, map[string]any{"id": id.String(), "unit": "Count", "name": map[string]any{"value": "SubnetSpace", "localizedValue": "Subnet size and usage"},
+			"limit": count(usable(prefix)), "currentValue": count(usable(prefix)) - count(freeIn(prefix, inv.takenIn(id)))})
+	}
+	return map[string]any{"value": list}, nil
+}
+
+func count(spans []span) (addresses uint64) {
+	for _, s := range spans {
+		addresses += s.size()
+	}
+	return addresses
+}
+
 // first are the lowest n addresses of spans.
 func first(spans []span, n int) []string {
 	found := []string{}

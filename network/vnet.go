@@ -28,6 +28,7 @@ func (p *Provider) vnetTypes() []arm.Type {
 		partType("virtualNetworks/subnets", subnetList, func() any { return &armnetwork.Subnet{} }, subnetRows()),
 		partType("virtualNetworks/virtualNetworkPeerings", peeringList, func() any { return &armnetwork.VirtualNetworkPeering{} }, peeringRows()),
 		{Name: "virtualNetworks/CheckIPAddressAvailability", Versions: edgeVersions(), List: p.checkAddress},
+		{Name: "virtualNetworks/usages", Versions: edgeVersions(), List: p.subnetUsages},
 	}
 }
 
