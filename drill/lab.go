@@ -172,7 +172,7 @@ func (l *Lab) begin(ctx context.Context) error {
 // The lab's virtual network. Every subnet has a security group of its own that
 // allows everything late, so that a drill only adds a rule before.
 var (
-	labSubnets = map[string]string{"aks": "10.80.1.0/24", "jump": "10.80.2.0/24", "app": "10.80.3.0/24", "out": "10.80.4.0/24", "private": "10.80.5.0/24"}
+	labSubnets = map[string]string{"aks": "10.80.1.0/24", "jump": "10.80.2.0/24", "app": "10.80.3.0/24", "out": "10.80.4.0/24", "private": "10.80.5.0/24", "routed": "10.80.6.0/24"}
 	labPrefix  = "10.80.0.0/16"
 )
 
