@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +39,8 @@ type prober struct {
 	last     time.Time // when the last attempt that connected was sent
 	first    time.Time // when the first did since turn
 	since    time.Time
+	keep     bool     // the first connection stays open
+	kept     *os.File // that one
 }
 
 // turn is what a change did to what a prober sees.
@@ -176,7 +179,11 @@ func (p *prober) step() error {
 }
 
 func (p *prober) end(a *attempt, connected bool) {
-	unix.Close(a.fd)
+	if connected && p.keep && p.kept == nil {
+		p.kept = os.NewFile(uintptr(a.fd), "connection")
+	} else {
+		unix.Close(a.fd)
+	}
 	a.fd, a.connected = -1, connected
 	if !connected {
 		return

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"strings"
 	"time"
 
@@ -68,44 +69,27 @@ func (s *scene) hide(name string) error {
 	return fmt.Errorf("the Service %s isn't gone after a minute", name)
 }
 
-// reach asks for a page, from a namespace, as soon as that is possible, until it
-// is there: not all nodes are ready at the same moment.
+// reach connects from a namespace as soon as that is possible, and asks for a
+// page over the first connection that stands.
 func reach(namespace string, target netip.AddrPort) error {
 	return inside(namespace, func() error {
-		var err error
-		for begin := time.Now(); time.Since(begin) < probeLimit; {
-			if err = connectable(target); err == nil {
-				if err = get(target); err == nil {
-					return nil
-				}
+		p := &prober{target: &unix.SockaddrInet4{Addr: target.Addr().As4(), Port: int(target.Port())}, since: time.Now(), keep: true}
+		defer p.close()
+		for p.kept == nil {
+			if err := p.step(); err != nil {
+				return err
+			}
+			if time.Since(p.since) > probeLimit {
+				return fmt.Errorf("%s doesn't answer after %s", target, probeLimit)
 			}
 		}
-		return err
+		defer p.kept.Close()
+		return get(p.kept)
 	})
 }
 
-// connectable returns when the first connection is accepted.
-func connectable(target netip.AddrPort) error {
-	p := &prober{target: &unix.SockaddrInet4{Addr: target.Addr().As4(), Port: int(target.Port())}, since: time.Now()}
-	defer p.close()
-	for !p.turned(true) {
-		if err := p.step(); err != nil {
-			return err
-		}
-		if time.Since(p.since) > probeLimit {
-			return fmt.Errorf("%s doesn't answer after %s", target, probeLimit)
-		}
-	}
-	return nil
-}
-
-// get asks for a page from where the caller's thread is.
-func get(target netip.AddrPort) error {
-	c, err := net.DialTimeout("tcp", target.String(), 500*time.Millisecond) // before a lost SYN comes again
-	if err != nil {
-		return err
-	}
-	defer c.Close()
+// get asks for a page over a connection.
+func get(c *os.File) error {
 	if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
 		return err
 	}
@@ -117,7 +101,7 @@ func get(target netip.AddrPort) error {
 		return err
 	}
 	if !strings.Contains(line, " 200 ") {
-		return fmt.Errorf("%s answered %q", target, line)
+		return fmt.Errorf("%s answered %q", c.Name(), line)
 	}
 	return nil
 }
