@@ -134,6 +134,9 @@ type clusterView struct {
 		PowerState        struct {
 			Code string `json:"code"`
 		} `json:"powerState"`
+		Access struct {
+			Ranges []string `json:"authorizedIPRanges,omitempty"`
+		} `json:"apiServerAccessProfile"`
 		Pools []struct {
 			Name  string `json:"name"`
 			Count int    `json:"count"`

@@ -24,6 +24,7 @@ type statusView struct {
 	Problem   string        `json:"problem,omitempty"`
 	Service   []processView `json:"service"`
 	Clusters  []clusterView `json:"clusters"`
+	Warnings  []string      `json:"warnings"`
 }
 
 type processView struct {
@@ -55,7 +56,7 @@ func newStatus(g *global) *cobra.Command {
 }
 
 func readStatus(ctx context.Context, in *instance.Instance) statusView {
-	view := statusView{Instance: in.Name, FrontDoor: in.URL("management"), Service: serviceStatus(in), Clusters: []clusterView{}}
+	view := statusView{Instance: in.Name, FrontDoor: in.URL("management"), Service: serviceStatus(in), Clusters: []clusterView{}, Warnings: []string{}}
 	for _, p := range view.Service {
 		view.Running = view.Running || p.Running
 	}
@@ -68,6 +69,7 @@ func readStatus(ctx context.Context, in *instance.Instance) statusView {
 		return view
 	}
 	view.Clusters = clusters
+	view.Warnings = append(view.Warnings, lockedOut(in.FrontDoor(), clusters)...)
 	return view
 }
 
@@ -129,6 +131,9 @@ func printStatus(cmd *cobra.Command, view statusView) error {
 			nodes += p.Count
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\n", c.Name, c.Properties.Version, c.Properties.ProvisioningState, c.Properties.PowerState.Code, nodes, c.Properties.FQDN)
+	}
+	for _, warning := range view.Warnings {
+		fmt.Fprintf(w, "\nWarning: %s\n", warning)
 	}
 	if view.Problem != "" {
 		fmt.Fprintf(w, "\nThe front door doesn't answer: %s\n", view.Problem)
