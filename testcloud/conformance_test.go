@@ -45,13 +45,13 @@ func TestConformance(t *testing.T) {
 
 	t.Run("azure", func(t *testing.T) {
 		kubeconfig := k.cluster(t, "azure", aks.NetworkPluginAzure, aks.NetworkPolicyAzure)
-		t.Run("policies", func(t *testing.T) { k.run(t, "azure-policies", kubeconfig, policies()) })
-		t.Run("balancers", func(t *testing.T) { k.run(t, "azure-balancers", kubeconfig, balancers) })
-		t.Run("services", func(t *testing.T) { k.run(t, "azure-services", kubeconfig, services) })
+		t.Run("policies", func(t *testing.T) { k.run(t, "azure-policies", kubeconfig, ofPolicies()) })
+		t.Run("balancers", func(t *testing.T) { k.run(t, "azure-balancers", kubeconfig, ofBalancers) })
+		t.Run("services", func(t *testing.T) { k.run(t, "azure-services", kubeconfig, ofServices) })
 	})
 	t.Run("kubenet", func(t *testing.T) {
 		kubeconfig := k.cluster(t, "kubenet", aks.NetworkPluginKubenet, aks.NetworkPolicyCalico)
-		t.Run("policies", func(t *testing.T) { k.run(t, "kubenet-policies", kubeconfig, policies()) })
+		t.Run("policies", func(t *testing.T) { k.run(t, "kubenet-policies", kubeconfig, ofPolicies()) })
 	})
 }
 
@@ -59,12 +59,12 @@ func TestConformance(t *testing.T) {
 // out are those that want a way to the world's Internet, IPv6, an ingress controller, or gates
 // that are off by default.
 const (
-	balancers = "sig-network && Feature: containsAny {LoadBalancer} && Feature: isSubsetOf {LoadBalancer}"
-	services  = "sig-network && Feature: isEmpty"
+	ofBalancers = "sig-network && Feature: containsAny {LoadBalancer} && Feature: isSubsetOf {LoadBalancer}"
+	ofServices  = "sig-network && Feature: isEmpty"
 )
 
-// policies leaves SCTP out where the kernel has none.
-func policies() string {
+// ofPolicies leaves SCTP out where the kernel has none.
+func ofPolicies() string {
 	has := "{NetworkPolicy}"
 	if kernelHasSCTP() {
 		has = "{NetworkPolicy, SCTPConnectivity}"
