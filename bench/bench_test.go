@@ -46,7 +46,7 @@ func TestBench(t *testing.T) {
 		{"life", func(t *testing.T) { benchLife(t, r, o) }},
 		{"idle", func(*testing.T) { benchIdle(r, o) }},
 		{"reads", func(t *testing.T) { benchReads(t, r, o) }},
-		{"network", func(*testing.T) { benchNetwork(r, o) }},
+		{"network", func(t *testing.T) { benchNetwork(t, r, o) }},
 		{"many", func(*testing.T) { benchMany(r, o) }},
 	}
 	ran := 0

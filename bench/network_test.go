@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"testing"
 	"time"
 
 	"bastide.dev/nodeimage"
@@ -42,7 +43,7 @@ const sceneName = "net"
 
 // benchNetwork measures network security: how soon changes hold, and what
 // traffic pays for rules.
-func benchNetwork(r *report, o *outsider) {
+func benchNetwork(t *testing.T, r *report, o *outsider) {
 	if err := moreFiles(); err != nil {
 		r.problem(err)
 	}
@@ -55,15 +56,19 @@ func benchNetwork(r *report, o *outsider) {
 		name string
 		do   func() error
 	}{
-		{"authorised ranges", s.benchRanges}, {"services", s.benchServices}, {"traffic and security groups", s.benchTraffic},
-		{"network policies", s.benchPolicies}, {"compiling", func() error { return benchRules(r) }},
+		{"ranges", s.benchRanges}, {"services", s.benchServices}, {"traffic", s.benchTraffic},
+		{"policies", s.benchPolicies}, {"rules", func() error { return benchRules(r) }},
 	} {
-		begin := time.Now()
-		if err := part.do(); err != nil {
-			r.problem(fmt.Errorf("%s: %w", part.name, err))
-		}
-		say("%s: measured in %.0f s", part.name, time.Since(begin).Seconds())
+		t.Run(part.name, func(t *testing.T) {
+			o.t = t
+			begin := time.Now()
+			if err := part.do(); err != nil {
+				r.problem(fmt.Errorf("%s: %w", part.name, err))
+			}
+			say("%s: measured in %.0f s", part.name, time.Since(begin).Seconds())
+		})
 	}
+	o.t = t
 	if _, err := o.remove(sceneName); err != nil {
 		r.problem(err)
 	}
