@@ -21,25 +21,45 @@ type userTable struct {
 func (t *userTable) mark() uint32 { return t.number << tableShift }
 
 func (k *compiler) userTables() []*userTable {
-	var ids []string
+	byID := map[string]*userTable{}
 	for i := range k.v.RouteTables {
-		ids = append(ids, k.v.RouteTables[i].ID)
+		t := &k.v.RouteTables[i]
+		for _, p := range k.ports {
+			id, routes := t.ID, t
+			switch {
+			case p.subnet.RouteTable != t.ID:
+				continue
+			case p.Platform:
+				id, routes = t.ID+"/platform", inside(t)
+			}
+			if byID[id] == nil {
+				byID[id] = &userTable{RouteTable: routes}
+			}
+			byID[id].ports = append(byID[id].ports, p)
+		}
 	}
 	var all []*userTable
-	number := numbers(ids, lastTable)
-	for i := range k.v.RouteTables {
-		t := &userTable{RouteTable: &k.v.RouteTables[i], number: number[k.v.RouteTables[i].ID]}
-		for _, p := range k.ports {
-			if p.subnet.RouteTable == t.ID {
-				t.ports = append(t.ports, p)
-			}
-		}
-		if len(t.ports) > 0 {
-			all = append(all, t)
-		}
+	for id, number := range numbers(sortedKeys(byID), lastTable) {
+		byID[id].number = number
+		all = append(all, byID[id])
 	}
 	slices.SortFunc(all, func(a, b *userTable) int { return cmp.Compare(a.number, b.number) })
 	return all
+}
+
+// inside is a table as API servers have it: its routes in private ranges, where
+// pods and other networks are. Outside are the API server's clients, whose
+// answers must not go through a user's firewall that never saw their questions.
+func inside(t *RouteTable) *RouteTable {
+	private := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"),
+		netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("100.64.0.0/10")}
+	kept := &RouteTable{ID: t.ID}
+	for _, r := range t.Routes {
+		if within(r.Prefix, private) {
+			kept.Routes = append(kept.Routes, r)
+		}
+	}
+	return kept
 }
 
 // way is a route as users see it: to a prefix, by what.

@@ -136,8 +136,8 @@ func (v *validator) rule(target string, r *NSGRule) {
 }
 
 func (v *validator) routeTables(target string, n *VNet) {
-	if len(n.RouteTables) > lastTable {
-		v.bad(target+".routeTables", "A network has at most %d route tables.", lastTable)
+	if most := lastTable / 2; len(n.RouteTables) > most { // of each, one for users and one for API servers
+		v.bad(target+".routeTables", "A network has at most %d route tables.", most)
 	}
 	seen := map[string]bool{}
 	for i, t := range n.RouteTables {
