@@ -23,6 +23,7 @@ type whyOptions struct {
 	from, to  string
 	udp, icmp bool
 	probe     bool
+	all       bool
 }
 
 func newWhy(g *global) *cobra.Command {
@@ -71,6 +72,7 @@ Exit codes: 0 reachable; 1 not, or not by all ways; 2 wrong call; 3 no such end.
 	cmd.Flags().BoolVar(&o.udp, "udp", false, "a UDP datagram")
 	cmd.Flags().BoolVar(&o.icmp, "icmp", false, "an echo request")
 	cmd.Flags().BoolVar(&o.probe, "probe", false, "send real packets, too, and compare")
+	cmd.Flags().BoolVar(&o.all, "all", false, "show every way hop by hop, not one of each kind")
 	cmd.MarkFlagsMutuallyExclusive("udp", "icmp")
 	for _, flag := range []string{"from", "to"} {
 		if err := cmd.RegisterFlagCompletionFunc(flag, completeEnd); err != nil {
@@ -122,7 +124,7 @@ func runWhy(cmd *cobra.Command, g *global, o whyOptions) error {
 	if g.output == "json" {
 		err = printJSON(cmd, answer)
 	} else {
-		err = printWhy(cmd.OutOrStdout(), &answer)
+		err = printWhy(cmd.OutOrStdout(), &answer, o.all)
 	}
 	if err == nil && answer.Reachable != why.Yes {
 		return errUnreachable
@@ -130,8 +132,9 @@ func runWhy(cmd *cobra.Command, g *global, o whyOptions) error {
 	return err
 }
 
-// printWhy puts the verdict first, then each way.
-func printWhy(out io.Writer, a *why.Answer) error {
+// printWhy puts the verdict first, then the ways: unless all are wanted, those
+// that end as an earlier one did take a line each.
+func printWhy(out io.Writer, a *why.Answer, all bool) error {
 	verdict := map[why.Reachable]string{why.Yes: "REACHABLE", why.No: "NOT REACHABLE", why.Some: "PARTLY REACHABLE"}[a.Reachable]
 	port := ""
 	if a.Port != 0 {
@@ -143,21 +146,33 @@ func printWhy(out io.Writer, a *why.Answer) error {
 		fmt.Fprintf(w, "Decided by %s\n", a.Rule)
 	}
 	fmt.Fprintf(w, "%s from %s to %s%s\n", a.Protocol, a.From, a.To, port)
+	shown := map[string]bool{}
 	for i := range a.Paths {
-		printPath(w, &a.Paths[i], i+1, len(a.Paths))
+		p := &a.Paths[i]
+		kind := "open" // which of several allowing rules was the last tells little
+		if !p.Reachable {
+			kind = "closed by " + p.Rule
+		}
+		printPath(w, p, i+1, len(a.Paths), all || !shown[kind])
+		shown[kind] = true
 	}
 	printRemarks(w, a)
 	return w.Flush()
 }
 
-func printPath(w io.Writer, p *why.Path, n, of int) {
-	fmt.Fprintln(w)
+func printPath(w io.Writer, p *why.Path, n, of int, hops bool) {
+	if hops {
+		fmt.Fprintln(w)
+	}
 	if of > 1 {
 		state := "open"
 		if !p.Reachable {
 			state = "closed. " + p.By
 		}
 		fmt.Fprintf(w, "Way %d of %d, to %s: %s\n", n, of, p.To, state)
+	}
+	if !hops {
+		return
 	}
 	where := ""
 	for _, h := range p.Hops {

@@ -29,7 +29,7 @@ func TestPrintWhy(t *testing.T) {
 			{To: "pod a/web-1", By: "A reason.", Hops: []why.Hop{{Where: "node n0", What: "rule", Rule: "nsg/x/y", Verdict: "deny"}, {Where: "node n0", What: "more"}}}},
 		Probe: &why.Probe{Sent: 4, Measured: "timeout", Expected: "connected", Details: []string{"why so"}}}
 	var out bytes.Buffer
-	if err := printWhy(&out, &a); err != nil {
+	if err := printWhy(&out, &a, false); err != nil {
 		t.Fatal(err)
 	}
 	want := `PARTLY REACHABLE: One of two.
