@@ -26,9 +26,9 @@ func balancerDrills() []Drill {
 			Explains: "The annotation names a service tag, AzureCloud: the platform's own addresses. The Internet, which reached the Service before, " +
 				"doesn't any more.",
 			Setup: serviceTags},
-		{ID: "lb-deny-all-except", Title: "Source ranges that hold inside the network too",
+		{ID: "lb-deny-all-except", Title: "Allowed ranges that hold inside the network too",
 			Control: annotation + "deny-all-except-load-balancer-source-ranges",
-			Explains: "Source ranges alone don't stop machines of the same network: the default rule AllowVnetInBound lets them through. " +
+			Explains: "Allowed ranges alone don't stop machines of the same network: the default rule AllowVnetInBound lets them through. " +
 				"The annotation adds a rule that denies all but the ranges.",
 			Setup: denyAllExcept},
 		{ID: "lb-internal", Title: "An internal Service isn't on the Internet",
@@ -181,19 +181,18 @@ func denyAllExcept(ctx context.Context, s *Stage) (*Scene, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec := object{"loadBalancerSourceRanges": []any{labSubnets["app"]}}
-	internal := object{annotation + "load-balancer-internal": "true"}
-	p, err := s.publish(ctx, internal, spec)
+	// Ranges in the annotation, since those in spec kube-proxy enforces as well.
+	annotations := object{annotation + "load-balancer-internal": "true", annotation + "allowed-ip-ranges": labSubnets["app"]}
+	p, err := s.publish(ctx, annotations, nil)
 	if err != nil {
 		return nil, err
 	}
 	groups, err := s.groups(ctx, p.cluster)
 	return &Scene{
-		Attacks: []Attack{p.reach(jump)},
-		Wanted:  []Attack{p.reach(app)},
-		On: p.change(s, object{annotation + "load-balancer-internal": "true",
-			annotation + "deny-all-except-load-balancer-source-ranges": "true"}, spec),
-		Off:      p.change(s, internal, spec),
+		Attacks:  []Attack{p.reach(jump)},
+		Wanted:   []Attack{p.reach(app)},
+		On:       p.change(s, merged(annotations, object{annotation + "deny-all-except-load-balancer-source-ranges": "true"}), nil),
+		Off:      p.change(s, annotations, nil),
 		Question: func() Question { return Question{"vm/" + s.Group() + "/jump", p.at()} },
 		Groups:   groups,
 	}, err

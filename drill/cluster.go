@@ -68,7 +68,7 @@ func (l *Lab) makeCluster(ctx context.Context, name string, nodes int, subnet st
 	pool := object{"name": "nodes", "mode": "System", "count": nodes, "vmSize": "Standard_D2s_v5", "vnetSubnetID": subnet}
 	properties := object{"dnsPrefix": l.group + "-" + name, "agentPoolProfiles": []any{pool},
 		"linuxProfile":   object{"adminUsername": admin, "ssh": object{"publicKeys": []any{object{"keyData": key}}}},
-		"networkProfile": object{"networkPlugin": "azure", "networkPluginMode": "overlay", "networkPolicy": "calico"}}
+		"networkProfile": labNetwork()}
 	maps.Copy(properties, extra)
 	c := &Cluster{Name: name, ID: l.id("Microsoft.ContainerService/managedClusters", name), Kubeconfig: l.file(name + ".kubeconfig"),
 		kubectl: filepath.Join(l.Instance.BinDir, "kubectl"), web: l.WebImage, lab: l,
@@ -83,6 +83,10 @@ func (l *Lab) makeCluster(ctx context.Context, name string, nodes int, subnet st
 		c.FQDN = private
 	}
 	return c, c.credentials(ctx)
+}
+
+func labNetwork() object {
+	return object{"networkPlugin": "azure", "networkPluginMode": "overlay", "networkPolicy": "calico"}
 }
 
 // Set changes one property of the cluster, as `az aks update` does: on record,

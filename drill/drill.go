@@ -44,6 +44,9 @@ type Scene struct {
 	On, Off func(ctx context.Context) error
 	// Question, when set, is asked of `bastide why` while the control is on.
 	Question func() Question
+	// Untimed says that On and Off change nothing that takes time: the attack only
+	// turns to something else.
+	Untimed bool
 	// Groups are the security groups whose counters are evidence.
 	Groups []string
 }
@@ -72,6 +75,7 @@ const (
 	setupPatience  = 90 * time.Second // until the attack works without the control
 	switchPatience = 30 * time.Second // until a switched control is seen
 	between        = 20 * time.Millisecond
+	partPatience   = 4 * time.Minute // for a drill, or one of its parts
 	undoPatience   = 3 * time.Minute
 	holds          = 3 // how often an attack that failed is tried again
 )

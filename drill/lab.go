@@ -23,6 +23,7 @@ const (
 	networkVersion = "2024-05-01"
 	computeVersion = "2024-07-01"
 	clusterVersion = "2025-02-01"
+	zoneVersion    = "2020-06-01"
 	ownVersion     = "2026-11-01"
 )
 

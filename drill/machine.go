@@ -211,6 +211,19 @@ func (m *Machine) HTTP(ctx context.Context, address string) (Result, error) {
 	return fromShell(out, code), err
 }
 
+// TCP opens a connection to an address with its port, and closes it.
+func (m *Machine) TCP(ctx context.Context, address string) (Result, error) {
+	at, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return Result{}, fmt.Errorf("connect: %w", err)
+	}
+	out, code, err := m.Run(ctx, fmt.Sprintf("timeout %g bash -c 'exec 3<>/dev/tcp/%s/%d'", tryTime.Seconds(), at.Addr(), at.Port()))
+	if err != nil || code != 0 {
+		return fromShell(out, code), err
+	}
+	return Result{Worked: true, Got: "a connection"}, nil
+}
+
 // fromShell reads the outcome of a client that ran in a shell.
 func fromShell(out string, code int) Result {
 	if code == 0 && strings.TrimSpace(out) != "" {

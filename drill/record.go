@@ -45,7 +45,8 @@ type Record struct {
 	Seconds float64   `json:"seconds"`
 	// EnforcedMillis is the time from sending the change that switches the
 	// control on to the start of the first try that failed; ReleasedMillis
-	// likewise back. They are upper bounds: tries take time themselves.
+	// likewise back. They are upper bounds, since tries take time themselves, and
+	// missing where nothing is switched but the attack's target.
 	EnforcedMillis float64 `json:"enforcedMillis,omitempty"`
 	ReleasedMillis float64 `json:"releasedMillis,omitempty"`
 

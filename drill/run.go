@@ -105,6 +105,8 @@ func (s *Stage) perform(ctx context.Context, d Drill) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("not run: %w", err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, partPatience)
+	defer cancel()
 	scene, err := d.Setup(ctx, s)
 	if err != nil {
 		return fmt.Errorf("set up: %w", err)
@@ -141,7 +143,7 @@ func (s *Stage) without(ctx context.Context, scene *Scene, name PhaseName, off f
 		if err != nil {
 			return fmt.Errorf("%s, the attack doesn't work, so that nothing is proved: %w", name, err)
 		}
-		if i == 0 && off != nil {
+		if i == 0 && off != nil && !scene.Untimed {
 			s.ReleasedMillis = millis(max(first.Sub(sent), time.Microsecond))
 		}
 	}
@@ -162,7 +164,7 @@ func (s *Stage) with(ctx context.Context, scene *Scene) error {
 		if err != nil {
 			return fmt.Errorf("the attack works in spite of the control: %w", err)
 		}
-		if i == 0 || first.Sub(began) > between { // else it was stopped before its turn
+		if !scene.Untimed && (i == 0 || first.Sub(began) > between) { // else it was stopped before its turn
 			s.EnforcedMillis = max(s.EnforcedMillis, millis(max(first.Sub(sent), time.Microsecond)))
 		}
 	}

@@ -5,11 +5,15 @@ package drill
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
+
+	"bastide.dev/client"
 )
 
 func serverDrills() []Drill {
@@ -115,7 +119,9 @@ func (l *Lab) Private(ctx context.Context) (*Cluster, error) {
 		if err := l.base(ctx); err != nil {
 			return nil, err
 		}
-		return l.makeCluster(ctx, "private", 1, l.subnet("private"), object{"apiServerAccessProfile": object{"enablePrivateCluster": true}})
+		// Pods of two clusters in one network have addresses of their own.
+		return l.makeCluster(ctx, "private", 1, l.subnet("private"), object{"apiServerAccessProfile": object{"enablePrivateCluster": true},
+			"networkProfile": merged(labNetwork(), object{"podCidr": "10.245.0.0/16"})})
 	})
 }
 
@@ -164,6 +170,9 @@ func privateCluster(ctx context.Context, s *Stage) (*Scene, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.linkZones(ctx, private, "neighbour"); err != nil {
+		return nil, err
+	}
 	for _, m := range []*Machine{jump, peered, stranger} {
 		for _, c := range []*Cluster{public, private} {
 			if err := m.kubeconfig(ctx, c); err != nil {
@@ -177,7 +186,9 @@ func privateCluster(ctx context.Context, s *Stage) (*Scene, error) {
 	}
 	now := public
 	return &Scene{
-		Attacks: []Attack{s.reachServer(outsider, jump, func() *Cluster { return now }), kubectlOn(stranger, func() *Cluster { return now })},
+		Untimed: true,
+		Attacks: []Attack{reachServer(outsider, jump, func() *Cluster { return now }), reachServer(stranger, jump, func() *Cluster { return now }),
+			kubectlOn(stranger, func() *Cluster { return now })},
 		Wanted:  []Attack{kubectlOn(jump, func() *Cluster { return now }), kubectlOn(peered, func() *Cluster { return now })},
 		On: func(ctx context.Context) error {
 			now = private
@@ -192,35 +203,61 @@ func privateCluster(ctx context.Context, s *Stage) (*Scene, error) {
 	}, nil
 }
 
-// reachServer is the attack of connecting to an API server from outside, at each
-// address that anybody knows of: what its names say outside and inside, and, for a
-// cluster without any, what its private name says.
-func (s *Stage) reachServer(from *Terminal, inside *Machine, now func() *Cluster) Attack {
-	return Attack{From: from.Who(), To: "TCP to the API server, at every address that its name has outside or inside", Try: func(ctx context.Context) (Result, error) {
+// linkZones makes a cluster's private names known in another network, as one
+// does for peered networks.
+func (s *Stage) linkZones(ctx context.Context, c *Cluster, vnet string) error {
+	zones, err := client.List[struct {
+		ID string `json:"id"`
+	}](ctx, s.Client, c.Resources+"/providers/Microsoft.Network/privateDnsZones", zoneVersion)
+	if err != nil {
+		return fmt.Errorf("private zones of %s: %w", c.Name, err)
+	}
+	for _, z := range zones {
+		body := object{"location": "global", "properties": object{"registrationEnabled": false, "virtualNetwork": ref(s.network("virtualNetworks", vnet))}}
+		if _, err := s.Put(ctx, z.ID+"/virtualNetworkLinks/"+vnet, zoneVersion, body); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// knocker is where connections are tried from.
+type knocker interface {
+	Who() string
+	Lookup(ctx context.Context, name string) ([]string, error)
+	TCP(ctx context.Context, address string) (Result, error)
+}
+
+// reachServer is the attack of connecting to an API server at each address that
+// its name has, where the attacker is and inside the network.
+func reachServer(from knocker, inside *Machine, now func() *Cluster) Attack {
+	return Attack{From: from.Who(), To: "TCP to the API server, at every address that its name has here or inside", Try: func(ctx context.Context) (Result, error) {
 		c := now()
-		addresses := from.Lookup(ctx, c.FQDN)
-		out, _, err := inside.Run(ctx, "getent ahostsv4 "+c.FQDN)
+		addresses, err := from.Lookup(ctx, c.FQDN)
 		if err != nil {
 			return Result{}, err
 		}
-		if first, _, found := strings.Cut(strings.TrimSpace(out), " "); found {
-			addresses = append(addresses, first)
+		more, err := inside.Lookup(ctx, c.FQDN)
+		if err != nil {
+			return Result{}, err
 		}
+		addresses = append(addresses, more...)
+		slices.Sort(addresses)
+		addresses = slices.Compact(addresses)
 		if len(addresses) == 0 {
 			return Result{}, fmt.Errorf("%s has no address, not even inside", c.FQDN)
 		}
-		var got []string
+		var all Result
 		for _, a := range addresses {
 			r, err := from.TCP(ctx, net.JoinHostPort(a, "443"))
 			if err != nil {
 				return Result{}, err
 			}
-			got = append(got, a+": "+r.Got)
-			if r.Worked {
-				return Result{Worked: true, Got: strings.Join(got, "; ")}, nil
-			}
+			all.Worked = all.Worked || r.Worked
+			all.Got += "; " + a + ": " + r.Got
 		}
-		return Result{Got: strings.Join(got, "; ")}, nil
+		all.Got = strings.TrimPrefix(all.Got, "; ")
+		return all, nil
 	}}
 }
 
@@ -263,9 +300,28 @@ func (l *Lab) peeringBody(to string) object {
 }
 
 // Lookup is what a name means outside: at the resolver of terminals.
-func (t *Terminal) Lookup(ctx context.Context, name string) []string {
-	ctx, cancel := context.WithTimeout(ctx, tryTime)
+func (t *Terminal) Lookup(ctx context.Context, name string) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, commandTime)
 	defer cancel()
-	found, _ := t.resolver().LookupHost(ctx, name) // a name that there isn't has no addresses
-	return found
+	found, err := t.resolver().LookupHost(ctx, name)
+	var missing *net.DNSError
+	if errors.As(err, &missing) && missing.IsNotFound {
+		return nil, nil // a name that there isn't has no addresses
+	}
+	return found, err
+}
+
+// Lookup is what a name means on the machine.
+func (m *Machine) Lookup(ctx context.Context, name string) ([]string, error) {
+	out, code, err := m.Run(ctx, "getent ahostsv4 "+name)
+	if err != nil || code != 0 {
+		return nil, err // code 2: there is no such name
+	}
+	var found []string
+	for line := range strings.Lines(out) {
+		if fields := strings.Fields(line); len(fields) > 0 {
+			found = append(found, fields[0])
+		}
+	}
+	return found, nil
 }
