@@ -189,7 +189,7 @@ func privateCluster(ctx context.Context, s *Stage) (*Scene, error) {
 		Untimed: true,
 		Attacks: []Attack{reachServer(outsider, jump, func() *Cluster { return now }), reachServer(stranger, jump, func() *Cluster { return now }),
 			kubectlOn(stranger, func() *Cluster { return now })},
-		Wanted:  []Attack{kubectlOn(jump, func() *Cluster { return now }), kubectlOn(peered, func() *Cluster { return now })},
+		Wanted: []Attack{kubectlOn(jump, func() *Cluster { return now }), kubectlOn(peered, func() *Cluster { return now })},
 		On: func(ctx context.Context) error {
 			now = private
 			s.note("The private cluster was created with the body on record; AKS doesn't make a public cluster private, so that the attack turns from the public cluster to it.")

@@ -28,6 +28,7 @@ type shell struct {
 	cmd  *exec.Cmd
 	in   io.WriteCloser
 	out  *bufio.Reader
+	pipe io.Closer // of out
 	errs *tailWriter
 	n    int
 }
@@ -53,8 +54,11 @@ func (s *shell) once(ctx context.Context, command string) (string, int, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, commandTime)
 	defer cancel()
-	cmd := s.cmd
-	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
+	cmd, pipe := s.cmd, s.pipe
+	stop := context.AfterFunc(ctx, func() {
+		_ = cmd.Process.Kill()
+		_ = pipe.Close() // children of the shell may hold its other end
+	})
 	defer stop()
 	s.n++
 	mark := "bastide-drill-" + strconv.Itoa(s.n)
@@ -96,7 +100,7 @@ func (s *shell) open() error {
 	if err := start(cmd); err != nil {
 		return fmt.Errorf("shell: %w", err)
 	}
-	s.cmd, s.in, s.out = cmd, in, bufio.NewReader(out)
+	s.cmd, s.in, s.out, s.pipe = cmd, in, bufio.NewReader(out), out
 	return nil
 }
 
