@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"strings"
 
-	"bastide.dev/machine"
 	"bastide.dev/resource"
 )
 
@@ -209,12 +208,6 @@ func (w *whole) interfaces(pool *poolDoc, name string) object {
 		properties["networkSecurityGroup"] = ref(w.nsgID())
 	}
 	return object{"networkInterfaceConfigurations": []any{named(name, properties)}}
-}
-
-// nodeSize is a pool's size, which validation knew.
-func nodeSize(pool *poolDoc) machine.Size {
-	size, _ := machine.SizeByName(pool.Pool.Size)
-	return size
 }
 
 // privateLabel is the first label of a private cluster's names.

@@ -116,7 +116,6 @@ func TestSubnetsOfTheUser(t *testing.T) {
 	w := newWorld(t)
 	w.withVNet(`{"name":"nodes","properties":{"addressPrefix":"10.1.2.0/26"}},{"name":"routed","properties":{"addressPrefix":"10.1.3.0/24","routeTable":{"id":"` +
 		strings.Replace(testVNet, "virtualNetworks/v1", "routeTables/r1", 1) + `"}}}`)
-	const pool = "properties.agentPoolProfiles"
 	for _, c := range []struct {
 		changes object
 		code    string

@@ -265,10 +265,10 @@ func (w *walk) hook(where string, t *rs.Table, hook rs.Hook) (bool, error) {
 		}
 	}
 	for _, n := range o.NAT {
-		switch {
-		case n.Verb == rs.DNAT:
+		switch n.Verb {
+		case rs.DNAT:
 			w.note(where, "destination becomes "+text(p.Destination, p.DestPort), n.Origin, "")
-		case n.Verb == rs.SNAT:
+		case rs.SNAT:
 			w.note(where, "source becomes "+text(p.Source, p.SourcePort), n.Origin, "")
 		}
 	}

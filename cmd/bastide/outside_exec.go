@@ -39,7 +39,7 @@ func enterTerminal(netns, resolver string) error {
 	if err != nil {
 		return fmt.Errorf("terminal's network: %w", err)
 	}
-	defer ns.Close() //nolint:errcheck // only read
+	defer ns.Close() // only read
 	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("terminal's network: %w", err)
 	}

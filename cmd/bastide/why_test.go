@@ -12,7 +12,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	azruntime "github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 	"golang.org/x/sys/unix"
 
@@ -95,7 +94,7 @@ func TestAnswered(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		response := &http.Response{StatusCode: status, Status: "x", Request: (*policy.Request)(request).Raw(),
+		response := &http.Response{StatusCode: status, Status: "x", Request: request.Raw(),
 			Body: io.NopCloser(strings.NewReader(`{"error":{"code":"C","message":"What is wrong."}}`))}
 		err = answered(azruntime.NewResponseError(response))
 		if f := fault.From(err); f.Kind != kind || f.Message != "What is wrong." {
