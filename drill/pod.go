@@ -65,21 +65,16 @@ func (s *Stage) Pods(ctx context.Context, c *Cluster, pods ...object) ([]*Pod, e
 	if err := s.Apply(ctx, c, items...); err != nil {
 		return nil, err
 	}
+	addresses, err := c.await(ctx, pods)
+	if err != nil {
+		return nil, err
+	}
 	made := make([]*Pod, len(pods))
 	for i, o := range pods {
 		p := &Pod{Namespace: dig(o, "metadata", "namespace"), Name: dig(o, "metadata", "name")}
-		if _, err := c.Kubectl(ctx, "", "wait", "--for=condition=Ready", "--timeout=60s", "--namespace", p.Namespace, "pod/"+p.Name); err != nil {
+		if p.Address, err = parseAddr(addresses[p.Namespace+"/"+p.Name], "pod "+p.Name); err != nil {
 			return nil, err
 		}
-		var state struct{ Status struct{ PodIP string } }
-		if err := c.get(ctx, &state, "--namespace", p.Namespace, "pod/"+p.Name); err != nil {
-			return nil, err
-		}
-		address, err := parseAddr(state.Status.PodIP, "pod "+p.Name)
-		if err != nil {
-			return nil, err
-		}
-		p.Address = address
 		p.shell = &shell{command: func() *exec.Cmd {
 			return exec.Command(c.kubectl, "--kubeconfig", c.Kubeconfig, "exec", "-i", "--namespace", p.Namespace, p.Name, "--", "sh")
 		}}
@@ -87,6 +82,30 @@ func (s *Stage) Pods(ctx context.Context, c *Cluster, pods ...object) ([]*Pod, e
 		made[i] = p
 	}
 	return made, nil
+}
+
+// await waits until pods are ready and returns their addresses, by namespace/name.
+func (c *Cluster) await(ctx context.Context, pods []object) (map[string]string, error) {
+	names := map[string][]string{}
+	for _, o := range pods {
+		namespace := dig(o, "metadata", "namespace")
+		names[namespace] = append(names[namespace], "pod/"+dig(o, "metadata", "name"))
+	}
+	addresses := map[string]string{}
+	for namespace, all := range names {
+		args := append([]string{"wait", "--for=condition=Ready", "--timeout=60s", "--namespace", namespace}, all...)
+		args = append(args, "-o", `jsonpath={.metadata.namespace}/{.metadata.name} {.status.podIP}{"\n"}`)
+		out, err := c.Kubectl(ctx, "", args...)
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(out) {
+			if name, address, found := strings.Cut(strings.TrimSpace(line), " "); found {
+				addresses[name] = address
+			}
+		}
+	}
+	return addresses, nil
 }
 
 // place is where an attack is made from.

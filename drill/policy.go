@@ -234,7 +234,7 @@ func adminPolicy(ctx context.Context, s *Stage) (*Scene, error) {
 }
 
 // firstTries is how often a new pod tries at once.
-const firstTries = 3
+const firstTries = 2
 
 func firstPacket(ctx context.Context, s *Stage) (*Scene, error) {
 	p, err := s.pair(ctx)

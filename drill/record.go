@@ -49,6 +49,9 @@ type Record struct {
 	// missing where nothing is switched but the attack's target.
 	EnforcedMillis float64 `json:"enforcedMillis,omitempty"`
 	ReleasedMillis float64 `json:"releasedMillis,omitempty"`
+	// SwitchMillis is how long the change itself took, until it was answered: it's
+	// a part of EnforcedMillis, and mostly the client's start where that is kubectl.
+	SwitchMillis float64 `json:"switchMillis,omitempty"`
 
 	Phases   []*Phase  `json:"phases"`
 	Changes  []Change  `json:"changes"`

@@ -24,7 +24,7 @@ func example() *Report {
 	return &Report{SchemaVersion: SchemaVersion, Instance: "default", Versions: map[string]string{"bastide": "v0.3"}, Started: at, Seconds: 12.5, Passed: 1, Failed: 1,
 		Drills: []*Record{
 			{ID: "nsg-source-range", Title: "SSH from one source", Control: "security group", Explains: "Attack & defence.", Outcome: Passed,
-				Started: at, Seconds: 4, EnforcedMillis: 31.4, ReleasedMillis: 20.2,
+				Started: at, Seconds: 4, SwitchMillis: 18, EnforcedMillis: 31.4, ReleasedMillis: 20.2,
 				Phases: []*Phase{
 					{Name: Before, Started: at, Seconds: 1, Tries: []Try{{At: at, From: "terminal a (192.88.99.2)", To: "ssh", Expected: Works, Got: "a session", AsWanted: true, Millis: 120, Times: 1}}},
 					{Name: During, Started: at, Seconds: 1, Tries: []Try{{At: at, From: "terminal a (192.88.99.2)", To: "ssh", Expected: Stopped, Got: "no answer", AsWanted: true, Millis: 800, Times: 4}}},

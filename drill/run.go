@@ -73,6 +73,9 @@ func runOne(ctx context.Context, lab *Lab, d Drill) *Record {
 		Phases: []*Phase{}, Changes: []Change{}}
 	s := &Stage{Lab: lab, Record: r, Name: d.ID}
 	err := s.play(ctx, d)
+	if stopped := ctx.Err(); stopped != nil && err != nil {
+		err = fmt.Errorf("the run was stopped: %w", err)
+	}
 	undoing, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoPatience)
 	defer cancel()
 	if gone := s.undo(undoing); gone != nil {
@@ -157,6 +160,9 @@ func (s *Stage) with(ctx context.Context, scene *Scene) error {
 	sent := time.Now()
 	if err := scene.On(ctx); err != nil {
 		return fmt.Errorf("switch the control on: %w", err)
+	}
+	if !scene.Untimed {
+		s.SwitchMillis = max(s.SwitchMillis, millis(time.Since(sent)))
 	}
 	for i, a := range scene.Attacks {
 		began := time.Now()

@@ -139,7 +139,7 @@ func TestCleaningUpAfterFailures(t *testing.T) {
 				d := c.drill()
 				change(&d, cancel)
 				r := Run(ctx, Config{Drills: []Drill{d}}).Drills[0]
-				if r.Outcome != Failed || r.Reason == "" {
+				if r.Outcome != Failed || r.Reason == "" || strings.HasPrefix(r.Reason, "the run was stopped") != (ctx.Err() != nil) {
 					t.Errorf("%s: %q", r.Outcome, r.Reason)
 				}
 				if got := strings.Join(c.undone, " "); got != "second first" {
