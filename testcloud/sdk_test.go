@@ -186,11 +186,15 @@ type errorBody struct {
 
 func (s *sdk) token(t testing.TB) string {
 	t.Helper()
-	token, err := s.cred.GetToken(context.Background(), policy.TokenRequestOptions{Scopes: []string{s.base + "/.default"}})
+	token, err := s.cred.GetToken(context.Background(), s.scope())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return token.Token
+}
+
+func (s *sdk) scope() policy.TokenRequestOptions {
+	return policy.TokenRequestOptions{Scopes: []string{s.base + "/.default"}}
 }
 
 func badRequests(t *testing.T, s *sdk) {
