@@ -201,7 +201,7 @@ func (r *runner) conclude(ctx context.Context, d *arm.Document, s *vmState, repo
 	}
 	switch {
 	case waits == "" && d.ProvisioningState != resource.Deleting:
-		return 0, r.finish(ctx, d, nil)
+		return 0, r.end(ctx, d.Operation, op.Method)
 	case report.Error != "" && since >= r.Patience:
 		return 0, r.finish(ctx, d, fault.New(fault.Exhausted, "VMProvisioningFailed", "The machine failed: %s", report.Error))
 	case report.Error != "":
@@ -210,6 +210,19 @@ func (r *runner) conclude(ctx context.Context, d *arm.Document, s *vmState, repo
 		return 0, r.finish(ctx, d, fault.New(fault.Exhausted, "OSProvisioningTimedOut", "The operation didn't finish within %s: %s.", r.Deadline, waits))
 	}
 	return r.Deadline - since, nil
+}
+
+// end is the operation's good end. Compute's actions answer 200 then, and the
+// SDKs' clients take nothing else: that needs a body.
+func (r *runner) end(ctx context.Context, operation, method string) error {
+	var end arm.Ending
+	if method == "POST" {
+		end.Output = json.RawMessage("{}")
+	}
+	if err := r.ops.Finish(ctx, operation, end); err != nil {
+		return fmt.Errorf("end operation: %w", err)
+	}
+	return nil
 }
 
 func (r *runner) finish(ctx context.Context, d *arm.Document, cause *fault.Error) error {
