@@ -6,6 +6,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 
 	"bastide.dev/client"
@@ -82,7 +83,17 @@ func (p *published) at() string {
 // reach is the attack of asking for the app's page.
 func (p *published) reach(from place) Attack {
 	return Attack{From: from.Who(), To: "GET http://" + p.at() + "/ (the Service)",
-		Try: func(ctx context.Context) (Result, error) { return from.HTTP(ctx, p.at()) }}
+		Try: func(ctx context.Context) (Result, error) { return p.ask(ctx, from, p.at()) }}
+}
+
+// ask asks at an address. An address that was given back may be another's soon:
+// an answer counts only when it is the app's.
+func (p *published) ask(ctx context.Context, from place, address string) (Result, error) {
+	r, err := from.HTTP(ctx, address)
+	if r.Worked && !strings.Contains(r.Body, "hostname: "+p.name+"\n") {
+		r = Result{Got: "another's answer: " + r.Got}
+	}
+	return r, err
 }
 
 // change is a switch that applies the Service anew.
@@ -229,7 +240,7 @@ func internalBalancer(ctx context.Context, s *Stage) (*Scene, error) {
 		if now := p.now(); !now.IsPrivate() {
 			address = now // given anew
 		}
-		r, err := outsider.HTTP(ctx, onPort(address, "80"))
+		r, err := p.ask(ctx, outsider, onPort(address, "80"))
 		r.Got += " (" + address.String() + ")"
 		return r, err
 	}}
