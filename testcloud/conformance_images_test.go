@@ -75,23 +75,31 @@ func (k *conformance) loadImages(t *testing.T) {
 func (k *conformance) makeImages(t *testing.T) map[string]v1.Image {
 	t.Helper()
 	debian := debianLayer(t)
-	agnhost := imageOf(t, v1.Config{Entrypoint: []string{"/agnhost"}, Cmd: []string{"pause"}}, debian, files(t,
-		folder("uploads/"), program(t, "agnhost", k.e2e.Path("agnhost")), link("agnhost-2", "agnhost")))
-	pause, err := bundle.Open(bundle.DefaultCache, "pause", bundle.PauseVersion)
-	if err != nil {
-		t.Fatal(err)
-	}
+	// Upstream's agnhost stands on Alpine, where busybox is what Debian has no program for.
+	agnhost := imageOf(t, v1.Config{Entrypoint: []string{"/agnhost"}, Cmd: []string{"pause"}}, debian, busybox(t, "busybox/"), files(t,
+		folder("uploads/"), program(t, "agnhost", k.e2e.Path("agnhost")), link("agnhost-2", "agnhost"),
+		program(t, "coredns", ours(t, "coredns", bundle.CoreDNSVersion))))
 	const tests = "e2e-test-images/"
 	return map[string]v1.Image{
 		tests + "agnhost":         agnhost,
-		tests + "busybox":         imageOf(t, v1.Config{Cmd: []string{"sh"}}, busybox(t)),
+		tests + "busybox":         imageOf(t, v1.Config{Cmd: []string{"sh"}}, busybox(t, "bin/")),
 		tests + "jessie-dnsutils": imageOf(t, v1.Config{Cmd: []string{"bash"}}, debian),
 		tests + "nginx":           imageOf(t, v1.Config{Cmd: []string{"nginx", "-g", "daemon off;"}}, debian),
 		tests + "regression-issue-74839": imageOf(t, v1.Config{Entrypoint: []string{"/regression-issue-74839"}},
 			files(t, program(t, "regression-issue-74839", k.e2e.Path("regression-issue-74839")))),
 		"build-image/distroless-iptables": imageOf(t, v1.Config{}, debian),
-		"pause":                           imageOf(t, v1.Config{Entrypoint: []string{"/pause"}}, files(t, program(t, "pause", pause.Path("pause")))),
+		"pause":                           imageOf(t, v1.Config{Entrypoint: []string{"/pause"}}, files(t, program(t, "pause", ours(t, "pause", bundle.PauseVersion)))),
 	}
+}
+
+// ours is the program of a bundle that has one.
+func ours(t *testing.T, name, version string) string {
+	t.Helper()
+	b, err := bundle.Open(bundle.DefaultCache, name, version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.Path(name)
 }
 
 func imageOf(t *testing.T, config v1.Config, layers ...v1.Layer) v1.Image {
@@ -100,7 +108,7 @@ func imageOf(t *testing.T, config v1.Config, layers ...v1.Layer) v1.Image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	config.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/busybox"}
 	image, err = mutate.ConfigFile(image, &v1.ConfigFile{Architecture: "amd64", OS: "linux", RootFS: must(image.ConfigFile()).RootFS, Config: config})
 	if err != nil {
 		t.Fatal(err)
@@ -121,17 +129,17 @@ func debianLayer(t *testing.T) v1.Layer {
 	return must(tarball.LayerFromFile(path, tarball.WithCompressionLevel(gzip.BestSpeed)))
 }
 
-// busybox is Debian's static one, by all its names.
-func busybox(t *testing.T) v1.Layer {
+// busybox is Debian's static one, by all its names, in a folder.
+func busybox(t *testing.T, in string) v1.Layer {
 	t.Helper()
 	names, err := exec.CommandContext(t.Context(), "/bin/busybox", "--list").Output()
 	if err != nil {
 		t.Fatalf("busybox-static is needed (make deps): %v", err)
 	}
-	entries := []entry{folder("bin/"), folder("tmp/"), program(t, "bin/busybox", "/bin/busybox")}
+	entries := []entry{folder(in), folder("tmp/"), program(t, in+"busybox", "/bin/busybox")}
 	for applet := range strings.FieldsSeq(string(names)) {
 		if applet != "busybox" {
-			entries = append(entries, link("bin/"+applet, "busybox"))
+			entries = append(entries, link(in+applet, "busybox"))
 		}
 	}
 	return files(t, entries...)
