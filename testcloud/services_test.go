@@ -31,15 +31,23 @@ func TestServices(t *testing.T) {
 	r.routed(t, "Internet", "")
 	r.put(t, r.nid("virtualNetworks/net/subnets/flat"), networkVersion, object{"properties": object{
 		"addressPrefix": "10.60.4.0/22", "defaultOutboundAccess": true, "routeTable": idRef(r.nid("routeTables/out"))}}, nil)
-	var k, flat, private *kube
+	var k, flat, private, closed *kube
 	var jump *vm
+	key, authorized, err := keyPair(t.TempDir(), "nodes")
+	if err != nil {
+		t.Fatal(err)
+	}
 	made := make(chan error)
 	start := func(f func() error) { go func() { made <- f() }() }
-	start(func() (err error) { k, err = r.cluster(t.Context(), t, "kube", inSubnet(r, "kube", 2)); return err })
+	start(func() (err error) {
+		k, err = r.cluster(t.Context(), t, "kube", withKey(authorized, inSubnet(r, "kube", 2)))
+		return err
+	})
 	start(func() (err error) { flat, err = r.cluster(t.Context(), t, "flat", flatNetwork(r)); return err })
 	start(func() (err error) { private, err = r.cluster(t.Context(), t, "private", privateOverlay); return err })
+	start(func() (err error) { closed, err = r.cluster(t.Context(), t, "closed", closedCluster); return err })
 	start(func() (err error) { jump, err = r.jump(t); return err })
-	if err := errors.Join(<-made, <-made, <-made, <-made); err != nil {
+	if err := errors.Join(<-made, <-made, <-made, <-made, <-made); err != nil {
 		t.Fatal(err)
 	}
 	k.workload(t, "echo", 2, "8443", "53")
@@ -49,6 +57,9 @@ func TestServices(t *testing.T) {
 		t.Run("machines", func(t *testing.T) { t.Parallel(); machines(t, r, jump) })
 		t.Run("flat", func(t *testing.T) { t.Parallel(); flatPods(t, flat, jump) })
 		t.Run("private", func(t *testing.T) { t.Parallel(); privateCluster(t, private, jump) })
+		t.Run("closed", func(t *testing.T) { t.Parallel(); closedOff(t, closed) })
+		t.Run("nodes by SSH", func(t *testing.T) { t.Parallel(); nodesBySSH(t, k, jump, key) })
+		t.Run("pods by routes", func(t *testing.T) { t.Parallel(); podsByRoutes(t, k, jump) })
 	})
 	t.Run("ways out", func(t *testing.T) { waysOut(t, k) })
 }

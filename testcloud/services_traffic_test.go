@@ -55,8 +55,18 @@ func healthProbes(t *testing.T, k *kube, _ *vm) {
 func timeouts(t *testing.T, k *kube, _ *vm) {
 	s := k.service(t, "idle", nil, "load-balancer-tcp-idle-timeout=7", "load-balancer-disable-tcp-reset=true")
 	plain := k.service(t, "idle-plain", nil)
-	k.here.reaches(t, s.address(t)+":80")
-	k.here.reaches(t, plain.address(t)+":80")
+	for service, bounds := range map[*service][2]int{s: {5 * 60, 7 * 60}, plain: {2 * 60, 4 * 60}} {
+		address := service.address(t)
+		k.here.reaches(t, address+":80")
+		conn, err := k.here.dial(t.Context(), "tcp4", address+":80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if got := k.lives(t, k.here.address, address); got <= bounds[0] || got > bounds[1] {
+			t.Errorf("%s: the kernel gives a silent connection %d s", service.name, got)
+		}
+	}
 	rule, _ := s.one(t, "kubernetes")
 	if *rule.IdleTimeoutInMinutes != 7 || *rule.EnableTCPReset {
 		t.Errorf("idle %d, reset %v", *rule.IdleTimeoutInMinutes, *rule.EnableTCPReset)

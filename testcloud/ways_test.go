@@ -3,6 +3,7 @@
 package testcloud_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -227,6 +228,26 @@ func privateCluster(t *testing.T, k *kube, jump *vm) {
 	t.Run("nothing listens outside", func(t *testing.T) { noListener(t, k, have.Properties) })
 	t.Run("a private endpoint", func(t *testing.T) { ownEndpoint(t, k, jump, name, *have.ID) })
 	t.Run("a peered network", func(t *testing.T) { peered(t, k, jump, get, name) })
+	t.Run("out by the NAT gateway", func(t *testing.T) { byGateway(t, k, jump) })
+}
+
+// byGateway runs a pod, by the machine's kubectl, that asks outside.
+func byGateway(t *testing.T, k *kube, jump *vm) {
+	k.here.listener(t, k.here.address+":8090")
+	const kubectl = "kubectl --kubeconfig private.kubeconfig "
+	jump.sh(t, kubectl+"run asker --image="+k.Env["BASTIDE_REGISTRY"]+"/echo:1 && "+kubectl+"wait --for=condition=Ready pod/asker --timeout=60s")
+	var a said
+	if err := json.Unmarshal([]byte(jump.sh(t, kubectl+"exec asker -- /echo get http://"+k.here.address+":8090/")), &a); err != nil {
+		t.Fatal(err)
+	}
+	have, err := k.clusters(t).Get(t.Context(), "rg", k.name, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ips := have.Properties.NetworkProfile.NatGatewayProfile.EffectiveOutboundIPs
+	if len(ips) != 1 || k.addressOf(t, *ips[0].ID) != a.from() {
+		t.Errorf("it left by %s; the gateway has %d addresses", a.from(), len(ips))
+	}
 }
 
 func noListener(t *testing.T, k *kube, p *aks.ManagedClusterProperties) {
