@@ -102,7 +102,7 @@ func (p *Provider) nsgCounters(ctx context.Context, r *arm.Request) (*arm.Plan, 
 	}
 	prefix := "nsg/" + shown(r.Old.ID) + "/"
 	list, at := []RuleCounter{}, map[string]int{}
-	for _, name := range ruleNames(now.inv, r.ID) {
+	for _, name := range ruleNames(p.settings(), now.inv, r.ID) {
 		at[name] = len(list)
 		list = append(list, RuleCounter{Name: name})
 	}
@@ -128,12 +128,12 @@ func (p *Provider) nsgCounters(ctx context.Context, r *arm.Request) (*arm.Plan, 
 
 // ruleNames are a security group's rules as they are asked: the user's by
 // direction and priority, and the default ones.
-func ruleNames(inv *inventory, id resource.ID) []string {
+func ruleNames(s settings, inv *inventory, id resource.ID) []string {
 	i, model := lookup[sdk.SecurityGroup](inv, id.String())
 	if model == nil {
 		return nil
 	}
-	none := &resolver{c: &compiler{inv: inv, ties: ties{}}, v: &vnet{}}
+	none := &resolver{c: &compiler{inv: inv, tags: instanceTags(s, inv), ties: ties{}}, v: &vnet{}}
 	var names []string
 	for _, rule := range none.group(i, model).Rules {
 		names = append(names, rule.Name)
