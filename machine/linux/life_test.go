@@ -55,6 +55,12 @@ func TestCreateAndBoot(t *testing.T) {
 			t.Errorf("%s = %q, want %q", probe.args, got, probe.want)
 		}
 	}
+	const connections = "/proc/net/nf_conntrack" // which a kernel can be built without
+	if _, err := os.Stat(connections); err == nil {
+		if got := w.must("one", "owner", connections); got != "0:0" {
+			t.Errorf("the machine's connections are for %s to read", got)
+		}
+	}
 	image, err := os.ReadFile(filepath.Join(w.cfg.CacheDir, "images/1/rootfs/etc/secret"))
 	if err != nil || string(image) != "of the image" {
 		t.Errorf("the image now holds %q, %v", image, err)

@@ -131,9 +131,11 @@ func (p *Provider) clone(id string, base int, socket *os.File) (*process, error)
 		Path: "/proc/self/fd/4", Args: []string{"bastide", InitCommand}, Dir: "/", Env: []string{},
 		ExtraFiles: []*os.File{socket, agent}, Stdout: console, Stderr: console,
 		SysProcAttr: &syscall.SysProcAttr{
-			Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET |
-				unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
-			UidMappings: ids, GidMappings: ids, GidMappingsEnableSetgroups: true,
+			Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
+			// Later than the others, when the ids are mapped: only then are files like
+			// /proc/net/nf_conntrack made for the machine's root.
+			Unshareflags: unix.CLONE_NEWNET,
+			UidMappings:  ids, GidMappings: ids, GidMappingsEnableSetgroups: true,
 			Credential: &syscall.Credential{}, Setsid: true, PidFD: &pidfd,
 		},
 	}
