@@ -123,8 +123,9 @@ func proxyConfig(c Config) map[string]any {
 		// A load balancer's address comes a moment after its Service: the default
 		// pause of a second after each change would be the most of its wait.
 		"nftables": map[string]any{"minSyncPeriod": "100ms"},
-		// The table of connections is the computer's; its sizes aren't a machine's to set.
-		"conntrack": map[string]any{"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+		// The table of connections is the computer's; its size isn't a machine's to set. The
+		// timeouts are the machine's own, and kube-proxy's defaults.
+		"conntrack": map[string]any{"maxPerCore": 0, "min": 0},
 	}
 	if len(ranges) > 0 {
 		config["clusterCIDR"] = strings.Join(ranges, ",")
