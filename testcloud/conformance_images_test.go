@@ -30,7 +30,7 @@ import (
 
 // debianPackages are what the tests run in their pods, by exec and by shell.
 func debianPackages() string {
-	return "bind9-dnsutils,conntrack,curl,iperf,iproute2,iptables,netcat-openbsd,nginx-light"
+	return "bind9-dnsutils,busybox,conntrack,curl,iperf,iproute2,iptables,netcat-openbsd,nginx-light"
 }
 
 // loadImages makes the images, with the tags that the tests ask for, and puts them into the registry.
@@ -75,21 +75,34 @@ func (k *conformance) loadImages(t *testing.T) {
 func (k *conformance) makeImages(t *testing.T) map[string]v1.Image {
 	t.Helper()
 	debian := debianLayer(t)
-	// Upstream's agnhost stands on Alpine, where busybox is what Debian has no program for.
-	agnhost := imageOf(t, v1.Config{Entrypoint: []string{"/agnhost"}, Cmd: []string{"pause"}}, debian, busybox(t, "busybox/"), files(t,
-		folder("uploads/"), program(t, "agnhost", k.e2e.Path("agnhost")), link("agnhost-2", "agnhost"),
-		program(t, "coredns", ours(t, "coredns", bundle.CoreDNSVersion))))
+	porter := filepath.Join(source(t), "test/images/agnhost/porter")
+	agnhost := imageOf(t, v1.Config{Entrypoint: []string{"/agnhost"}, Cmd: []string{"pause"}}, debian, files(t,
+		folder("uploads/"), file(t, "agnhost", k.e2e.Path("agnhost")), link("agnhost-2", "agnhost"),
+		file(t, "coredns", ours(t, "coredns", bundle.CoreDNSVersion)),
+		file(t, "localhost.crt", filepath.Join(porter, "localhost.crt")), file(t, "localhost.key", filepath.Join(porter, "localhost.key")),
+		// Alpine's wget is busybox's, and gives up sooner than GNU's.
+		link("usr/local/bin/wget", "/bin/busybox")))
 	const tests = "e2e-test-images/"
 	return map[string]v1.Image{
 		tests + "agnhost":         agnhost,
-		tests + "busybox":         imageOf(t, v1.Config{Cmd: []string{"sh"}}, busybox(t, "bin/")),
+		tests + "busybox":         imageOf(t, v1.Config{Cmd: []string{"sh"}}, busybox(t)),
 		tests + "jessie-dnsutils": imageOf(t, v1.Config{Cmd: []string{"bash"}}, debian),
 		tests + "nginx":           imageOf(t, v1.Config{Cmd: []string{"nginx", "-g", "daemon off;"}}, debian),
 		tests + "regression-issue-74839": imageOf(t, v1.Config{Entrypoint: []string{"/regression-issue-74839"}},
-			files(t, program(t, "regression-issue-74839", k.e2e.Path("regression-issue-74839")))),
+			files(t, file(t, "regression-issue-74839", k.e2e.Path("regression-issue-74839")))),
 		"build-image/distroless-iptables": imageOf(t, v1.Config{}, debian),
-		"pause":                           imageOf(t, v1.Config{Entrypoint: []string{"/pause"}}, files(t, program(t, "pause", ours(t, "pause", bundle.PauseVersion)))),
+		"pause":                           imageOf(t, v1.Config{Entrypoint: []string{"/pause"}}, files(t, file(t, "pause", ours(t, "pause", bundle.PauseVersion)))),
 	}
+}
+
+// source is the folder of the release's module.
+func source(t *testing.T) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-C", "../kube/e2e", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes").Output()
+	if err != nil {
+		t.Fatalf("where is Kubernetes' module? %v", err)
+	}
+	return strings.TrimSpace(string(out))
 }
 
 // ours is the program of a bundle that has one.
@@ -108,7 +121,7 @@ func imageOf(t *testing.T, config v1.Config, layers ...v1.Layer) v1.Image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/busybox"}
+	config.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	image, err = mutate.ConfigFile(image, &v1.ConfigFile{Architecture: "amd64", OS: "linux", RootFS: must(image.ConfigFile()).RootFS, Config: config})
 	if err != nil {
 		t.Fatal(err)
@@ -129,17 +142,17 @@ func debianLayer(t *testing.T) v1.Layer {
 	return must(tarball.LayerFromFile(path, tarball.WithCompressionLevel(gzip.BestSpeed)))
 }
 
-// busybox is Debian's static one, by all its names, in a folder.
-func busybox(t *testing.T, in string) v1.Layer {
+// busybox is Debian's static one, by all its names.
+func busybox(t *testing.T) v1.Layer {
 	t.Helper()
 	names, err := exec.CommandContext(t.Context(), "/bin/busybox", "--list").Output()
 	if err != nil {
 		t.Fatalf("busybox-static is needed (make deps): %v", err)
 	}
-	entries := []entry{folder(in), folder("tmp/"), program(t, in+"busybox", "/bin/busybox")}
+	entries := []entry{folder("bin/"), folder("tmp/"), file(t, "bin/busybox", "/bin/busybox")}
 	for applet := range strings.FieldsSeq(string(names)) {
 		if applet != "busybox" {
-			entries = append(entries, link(in+applet, "busybox"))
+			entries = append(entries, link("bin/"+applet, "busybox"))
 		}
 	}
 	return files(t, entries...)
@@ -159,7 +172,7 @@ func link(path, target string) entry {
 	return entry{Header: tar.Header{Name: path, Typeflag: tar.TypeSymlink, Linkname: target, Mode: 0o777}}
 }
 
-func program(t *testing.T, path, source string) entry {
+func file(t *testing.T, path, source string) entry {
 	t.Helper()
 	data, err := os.ReadFile(source)
 	if err != nil {
