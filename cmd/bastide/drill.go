@@ -172,7 +172,11 @@ func told(p *progress, r *drill.Record) {
 	if r.Outcome != drill.Passed {
 		mark = "✗"
 	}
-	p.say("%s %-32s %8s   held after %6.0f ms", mark, r.ID, seconds(time.Duration(r.Seconds*float64(time.Second))), r.EnforcedMillis)
+	held := ""
+	if r.EnforcedMillis > 0 {
+		held = fmt.Sprintf("   held after %5.0f ms, open again after %5.0f ms", r.EnforcedMillis, r.ReleasedMillis)
+	}
+	p.say("%s %-32s %8s%s", mark, r.ID, seconds(time.Duration(r.Seconds*float64(time.Second))), held)
 	if r.Reason != "" {
 		p.say("    %s", r.Reason)
 	}
