@@ -131,7 +131,7 @@ func (l *Lab) put(ctx context.Context, id, version string, body object) (object,
 }
 
 // Put creates or replaces a resource, on record.
-func (s *Stage) Put(ctx context.Context, id, version string, body object) (object, error) {
+func (s *Stage) Put(ctx context.Context, id, version string, body object) (map[string]any, error) {
 	began := time.Now()
 	answer, err := s.put(ctx, id, version, body)
 	s.did("PUT", id+"?api-version="+version, body, began, err)

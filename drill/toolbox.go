@@ -53,7 +53,7 @@ func (l *Lab) Toolbox(ctx context.Context) (string, error) {
 
 // toolbox is an image of a static busybox.
 func toolbox(path string) (v1.Image, error) {
-	binary, err := os.ReadFile(path) //nolint:gosec // the operator's choice
+	binary, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fault.New(fault.Precondition, "BusyboxMissing", "Pods that attack are made of a static busybox, and %s can't be read: install Debian's package busybox-static.", path).Because(err)
 	}

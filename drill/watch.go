@@ -143,7 +143,7 @@ func clientTLS(path string) (*tls.Config, error) {
 }
 
 func readFile(path string) ([]byte, error) {
-	text, err := os.ReadFile(path) //nolint:gosec // the lab's own files
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
