@@ -4,9 +4,11 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/netip"
 
+	"bastide.dev/arm"
 	"bastide.dev/fault"
 	"bastide.dev/resource"
 	"bastide.dev/store"
@@ -85,6 +87,34 @@ func (p *Provider) subnets(ctx context.Context, ids []resource.ID) (map[string]S
 			return nil, fmt.Errorf("subnet %s: %w", id, err)
 		}
 		found[id.Key()] = s
+	}
+	return found, nil
+}
+
+// overlay is another cluster's pod range in the same virtual network.
+type overlay struct {
+	cluster string
+	pods    netip.Prefix
+}
+
+// overlays are those of the other clusters in the networks of a cluster's subnets.
+func (p *Provider) overlays(ctx context.Context, id resource.ID, d *Desired) ([]overlay, error) {
+	if !d.Overlay || len(d.subnets()) == 0 {
+		return nil, nil
+	}
+	documents, _, err := arm.ListDocuments(ctx, p.Store, resource.ID{}, clusterType)
+	if err != nil {
+		return nil, fmt.Errorf("other clusters: %w", err)
+	}
+	var found []overlay
+	for _, doc := range documents {
+		var s clusterState
+		if err := json.Unmarshal(doc.State, &s); err != nil {
+			return nil, fmt.Errorf("cluster %s: state: %w", doc.ID, err)
+		}
+		if s.Desired.Overlay && !doc.ID.Equal(id) && s.ServerSubnet.Parent().Equal(d.subnets()[0].Parent()) {
+			found = append(found, overlay{doc.Name, s.Desired.PodCIDR})
+		}
 	}
 	return found, nil
 }

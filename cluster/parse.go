@@ -20,6 +20,7 @@ type parser struct {
 	location string // the instance's
 	domain   string
 	subnets  map[string]Subnet // the user's that the body names, by key
+	overlays []overlay         // of other clusters in the same network
 	problems []*fault.Error
 }
 

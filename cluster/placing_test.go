@@ -141,6 +141,22 @@ func TestSubnetsOfTheUser(t *testing.T) {
 	}
 }
 
+// Two overlays of one network can't have the same pod addresses.
+func TestOverlaysOfOneNetwork(t *testing.T) {
+	w := newWorld(t)
+	w.withVNet(`{"name":"nodes","properties":{"addressPrefix":"10.1.2.0/24"}}`)
+	overlay := object{"pool.vnetSubnetID": testSubnet, "properties.networkProfile.networkPlugin": "azure", "properties.networkProfile.networkPluginMode": "overlay"}
+	w.must("PUT", testCluster, changed(t, overlay), resource.Succeeded)
+	_, _, err := w.do(t.Context(), "PUT", testCluster+"2", changed(t, overlay))
+	if err == nil || !strings.Contains(err.Error(), "10.244.0.0/16 of cluster c1") {
+		t.Errorf("a second overlay with the same range: %v", err)
+	}
+	overlay["properties.networkProfile.podCidr"] = "10.245.0.0/16"
+	if _, _, err := w.do(t.Context(), "PUT", testCluster+"2", changed(t, overlay)); err != nil {
+		t.Error(err)
+	}
+}
+
 // The managed addresses grow and shrink, in the load balancer too; what others
 // keep in it stays.
 func TestManagedOutbound(t *testing.T) {

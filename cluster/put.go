@@ -84,6 +84,9 @@ func (p *Provider) decide(ctx context.Context, r *arm.Request, old *Desired) (De
 	if ps.subnets, err = p.subnets(ctx, d.subnets()); err != nil {
 		return Desired{}, err
 	}
+	if ps.overlays, err = p.overlays(ctx, r.ID, &d); err != nil {
+		return Desired{}, err
+	}
 	// What couldn't even be read has no further problems.
 	if !slices.ContainsFunc(ps.problems, func(f *fault.Error) bool { return f.Code == "InvalidRequestContent" }) {
 		ps.validate(&d, r.ID, old)

@@ -238,6 +238,7 @@ func (p *parser) validateSubnets(d *Desired, old *Desired, target string) {
 		}
 		p.validateRanges(d, s)
 	}
+	p.validateOverlays(d)
 	p.validateCapacity(d, old, target)
 }
 
@@ -250,6 +251,17 @@ func (p *parser) validateRanges(d *Desired, s Subnet) {
 		}
 		if d.PodCIDR.IsValid() && d.PodCIDR.Overlaps(of) {
 			p.bad("PodCidrOverlapExistingSubnetsCidr", prefix+"podCidr", "The specified podCidr %s overlaps the virtual network's %s.", d.PodCIDR, of)
+		}
+	}
+}
+
+// validateOverlays refuses a pod range that another overlay of the network has:
+// the network's routes know one node for an address.
+func (p *parser) validateOverlays(d *Desired) {
+	for _, o := range p.overlays {
+		if d.PodCIDR.IsValid() && d.PodCIDR.Overlaps(o.pods) {
+			p.bad("InvalidParameter", "properties.networkProfile.podCidr",
+				"The specified podCidr %s overlaps %s of cluster %s, whose overlay is in the same virtual network: choose another range.", d.PodCIDR, o.pods, o.cluster)
 		}
 	}
 }

@@ -5,6 +5,7 @@ package host
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -154,7 +155,7 @@ func (n *networkKeeper) finish(wish int64, config dataplane.Config, status map[s
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.applied, n.err = wish, err
-	if err == nil {
+	if wholly(err) == nil {
 		n.nics = map[string]nicRef{}
 		for _, vnet := range config.VNets {
 			for _, nic := range vnet.NICs {
@@ -170,6 +171,7 @@ func (n *networkKeeper) finish(wish int64, config dataplane.Config, status map[s
 
 func (n *networkKeeper) report(units []Unit, status map[string]dataplane.VNetStatus, err error) {
 	for _, u := range units {
+		err := troubleOf(u, err)
 		report := Report{Kind: u.Kind, Name: u.Name, Generation: u.Generation, Applied: err == nil && !u.Deleted, Gone: err == nil && u.Deleted}
 		if err != nil {
 			report.Error = err.Error()
@@ -182,6 +184,25 @@ func (n *networkKeeper) report(units []Unit, status map[string]dataplane.VNetSta
 			n.drop(u)
 		}
 	}
+}
+
+// wholly is err, but nil when it is some networks' trouble alone.
+func wholly(err error) error {
+	var trouble *dataplane.Trouble
+	if errors.As(err, &trouble) && trouble.Whole == nil {
+		return nil
+	}
+	return err
+}
+
+// troubleOf is what an error of Apply means for one unit: one network's trouble
+// isn't another's.
+func troubleOf(u Unit, err error) error {
+	var trouble *dataplane.Trouble
+	if whole := wholly(err); whole != nil || !errors.As(err, &trouble) || u.Kind != VNetUnit {
+		return whole
+	}
+	return trouble.VNets[u.Name]
 }
 
 // drop forgets a unit that is gone, unless it came back meanwhile.
@@ -206,7 +227,7 @@ func (n *networkKeeper) attached(ctx context.Context, match func(nicRef) bool) e
 			found = found || match(nic)
 		}
 		n.mu.Unlock()
-		if answered && err == nil && found {
+		if answered && found && wholly(err) == nil {
 			return nil
 		}
 		select {

@@ -124,8 +124,9 @@ const (
 // then returns. It may be called again and again, also after a failure, a
 // restart or damage by others: what is as it should be isn't touched. netns
 // tells where a machine's network namespace is; a NIC whose machine has none
-// ("") waits for a later Apply. A VNet that fails doesn't keep the others
-// from being applied; the status holds those that stand.
+// ("") waits for a later Apply. A VNet that is wrong or fails doesn't keep the
+// others from being applied: the status holds those that stand, and the error,
+// a *dataplane.Trouble, says which don't.
 //
 // The Plane keeps the configuration, and compares later ones with it: nobody
 // may change it any more.
@@ -133,17 +134,20 @@ func (p *Plane) Apply(ctx context.Context, c dataplane.Config, netns func(machin
 	if len(c.Edge.Pools) == 0 && len(c.VNets) == 0 {
 		return nil, p.Down(ctx) // nothing is wanted
 	}
-	if err := errors.Join(c.Validate(), supported(&c)); err != nil {
-		return nil, err
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	asked := c.VNets
+	c, trouble := sound(&c, p.config)
+	if trouble.Whole != nil {
+		return nil, trouble.Err()
+	}
 	edge := dataplane.CompileEdge(p.Instance, &c)
 	if err := p.prepare(&c, &edge); err != nil {
 		return nil, err
 	}
 	p.config = &c
-	failed := []error{p.removeVNets(c.VNets), p.adopt(&c)}
+	// A VNet that is wrong stays as it stands, until it is right or gone.
+	failed := []error{p.removeVNets(asked), p.adopt(&c)}
 	passes := make([]*pass, 0, len(c.VNets))
 	for i := range c.VNets {
 		if err := ctx.Err(); err != nil {
@@ -158,13 +162,15 @@ func (p *Plane) Apply(ctx context.Context, c dataplane.Config, netns func(machin
 			one.err = errors.Join(one.err, p.finish(one))
 		}
 		if one.err != nil {
-			failed = append(failed, fmt.Errorf("vnet %s: %w", one.v.ID, one.err))
-			continue
+			trouble.VNets[one.v.ID] = errors.Join(trouble.VNets[one.v.ID], one.err)
 		}
-		status[one.v.ID] = one.n.status(one.v.ID)
+		if trouble.VNets[one.v.ID] == nil {
+			status[one.v.ID] = one.n.status(one.v.ID)
+		}
 	}
 	failed = append(failed, p.finishEdge(&edge), p.removeSpaces(&c), p.hosts.write(c.Edge.Names))
-	return status, errors.Join(failed...)
+	trouble.Whole = errors.Join(failed...)
+	return status, trouble.Err()
 }
 
 // Close ends the name servers and probes, and gives up all handles. The network stays.
