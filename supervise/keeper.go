@@ -163,6 +163,12 @@ func (k *keeper) start(def *wanted, restarts int) (*alive, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("watch %s: %w", k.name, err), process.Kill(), process.Release())
 	}
+	// Read before anybody reaps it: also one that has ended already has a start.
+	begin, _, err := stat(process.Pid)
+	if err == nil {
+		err = writeRecord(k.RunDir, record{Name: k.name, PID: process.Pid,
+			Start: begin, Started: now, Hash: def.hash, Restarts: restarts, Cgroup: def.Cgroup})
+	}
 	live := follow(fd, process.Pid, now, func() string {
 		state, err := process.Wait()
 		if err != nil {
@@ -170,18 +176,7 @@ func (k *keeper) start(def *wanted, restarts int) (*alive, error) {
 		}
 		return state.String()
 	})
-	begin, err := startTime(process.Pid)
-	if err == nil {
-		err = writeRecord(k.RunDir, record{Name: k.name, PID: process.Pid,
-			Start: begin, Started: now, Hash: def.hash, Restarts: restarts, Cgroup: def.Cgroup})
-	}
-	if err != nil {
-		select {
-		case how := <-live.exited: // so fast that it couldn't be looked at
-			return nil, fmt.Errorf("%w: %s: %s", err, how, tail(def.LogFile))
-		case <-time.After(100 * time.Millisecond):
-		}
-		// A process without a record would be nobody's after a restart.
+	if err != nil { // a process without a record would be nobody's after a restart
 		err = errors.Join(err, process.Kill())
 		<-live.exited
 		return nil, err

@@ -103,17 +103,24 @@ func (r record) open() (int, bool) {
 // startTime is when a process started, in ticks since the machine did. A
 // process that only waits to be reaped counts as none.
 func startTime(pid int) (uint64, error) {
+	begin, zombie, err := stat(pid)
+	if err == nil && zombie {
+		return 0, fs.ErrNotExist
+	}
+	return begin, err
+}
+
+// stat reads when a process started, and whether it only waits to be reaped.
+func stat(pid int) (start uint64, zombie bool, err error) {
 	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	// The name, in parentheses, may hold anything; fields count from after it.
 	fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
 	if len(fields) < 20 {
-		return 0, fmt.Errorf("stat of %d is short", pid)
+		return 0, false, fmt.Errorf("stat of %d is short", pid)
 	}
-	if fields[0] == "Z" || fields[0] == "X" {
-		return 0, fs.ErrNotExist
-	}
-	return strconv.ParseUint(fields[19], 10, 64)
+	start, err = strconv.ParseUint(fields[19], 10, 64)
+	return start, fields[0] == "Z" || fields[0] == "X", err
 }

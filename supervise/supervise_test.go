@@ -204,7 +204,7 @@ func TestKilledIsBackAtOnce(t *testing.T) {
 
 func TestAdoptsReplacesAndStops(t *testing.T) {
 	r := newRig(t)
-	p := r.shell("a", "trap 'echo asked; exit 0' TERM; while :; do sleep 1000 & wait; done")
+	p := r.shell("a", "trap 'echo asked; exit 0' TERM; echo listening; while :; do sleep 1000 & wait; done")
 	r.set(p)
 	pid := r.until("a", "running", running).PID
 	r.stop()
@@ -227,6 +227,11 @@ func TestAdoptsReplacesAndStops(t *testing.T) {
 	third := r.until("a", "replaced", running)
 	if third.PID == second.PID {
 		t.Fatal("a process of another definition was adopted")
+	}
+	for end := time.Now().Add(5 * time.Second); !strings.HasSuffix(tail(p.LogFile), "listening"); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the third never listens: %q", tail(p.LogFile))
+		}
 	}
 	p.Inputs = "other"
 	r.set(p)
