@@ -25,6 +25,7 @@ type fakeNetwork struct {
 	public netip.Addr
 	next   map[string]netip.Addr // of each subnet
 	waits  string                // what Waiting says
+	heard  bool                  // that it said so
 }
 
 func newFakeNetwork(s store.Store) *fakeNetwork {
@@ -126,5 +127,18 @@ func (f *fakeNetwork) Serve(ctx context.Context, cluster resource.ID, s *Server)
 func (f *fakeNetwork) Waiting(context.Context, resource.ID) (string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.heard = f.heard || f.waits != ""
 	return f.waits, nil
+}
+
+func (f *fakeNetwork) say(waits string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.waits, f.heard = waits, false
+}
+
+func (f *fakeNetwork) asked() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.heard
 }

@@ -24,16 +24,16 @@ type runner struct {
 	*Provider
 	queue *reconcile.Queue
 
-	mu       sync.Mutex           // guards what follows
-	owners   map[string]string    // a cluster's short id → its queue key
-	starting map[string]bool      // queue keys of clusters with an operation
-	since    map[string]time.Time // since when a cluster's units report errors
-	noted    map[string]int       // how many versions of a cluster's document were seen
+	mu       sync.Mutex                 // guards what follows
+	owners   map[string]string          // a cluster's short id → its queue key
+	starting map[string]map[string]bool // queue key of a cluster → its documents, pools' too, that have an operation
+	since    map[string]time.Time       // since when a cluster's units report errors
+	noted    map[string]int             // how many versions of a cluster's document were seen
 }
 
 func newRunner(p *Provider) *runner {
 	return &runner{Provider: p, queue: reconcile.NewQueue(reconcile.Backoff{Min: 50 * time.Millisecond, Max: 10 * time.Second}),
-		owners: map[string]string{}, starting: map[string]bool{}, since: map[string]time.Time{}, noted: map[string]int{}}
+		owners: map[string]string{}, starting: map[string]map[string]bool{}, since: map[string]time.Time{}, noted: map[string]int{}}
 }
 
 // Run reconciles clusters until ctx ends. Several may run over one store; each
@@ -59,6 +59,7 @@ func (r *runner) document(record store.Record, deleted bool) {
 	if !isCluster {
 		return
 	}
+	r.busy(cluster, record, deleted)
 	if !pool && !deleted {
 		r.remember(cluster, record)
 	}
@@ -89,7 +90,26 @@ func (r *runner) remember(key string, record store.Record) {
 	defer r.mu.Unlock()
 	r.owners[s.ID] = key
 	r.noted[key]++
-	if r.starting[key] = doc.Operation != ""; !r.starting[key] {
+}
+
+// busy notes whether a document of a cluster has an operation: what the network
+// reports concerns the clusters that wait for something.
+func (r *runner) busy(key string, record store.Record, deleted bool) {
+	runs := false
+	if doc, err := arm.DecodeDocument(record); !deleted && err == nil {
+		runs = doc.Operation != ""
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if runs {
+		if r.starting[key] == nil {
+			r.starting[key] = map[string]bool{}
+		}
+		r.starting[key][record.Key] = true
+		return
+	}
+	delete(r.starting[key], record.Key)
+	if len(r.starting[key]) == 0 {
 		delete(r.starting, key)
 	}
 }

@@ -69,18 +69,66 @@ func TestForgettingTheOldKeepsTheNew(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		r.busy("name", store.Record{Key: change.Key, Value: change.Value}, false)
 		r.remember("name", store.Record{Key: change.Key, Value: change.Value})
 	}
 	note("cold")
 	before := r.notes("name")
 	note("cnew") // between the look that found nothing and its consequence
 	r.settled("name", before)
-	if r.owners["cnew"] != "name" || !r.starting["name"] {
+	if r.owners["cnew"] != "name" || len(r.starting["name"]) != 1 {
 		t.Errorf("owners %v, starting %v", r.owners, r.starting)
 	}
 	r.settled("name", r.notes("name"))
 	if len(r.owners)+len(r.starting)+len(r.noted) != 0 {
 		t.Errorf("not forgotten: %v %v %v", r.owners, r.starting, r.noted)
+	}
+}
+
+// What waits for the network is woken by the network's report, a pool's operation too.
+func TestNetworkReportsWakePools(t *testing.T) {
+	w := newWorld(t)
+	network := w.p.Network.(*fakeNetwork)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	ended, answering := make(chan error, 1), make(chan error, 1)
+	go func() { ended <- w.p.Run(ctx) }()
+	go func() { answering <- answer(ctx, w) }()
+	wait := func(op string) arm.Operation {
+		t.Helper()
+		operation, err := w.p.ops.Wait(ctx, op)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return *operation
+	}
+	op, _, err := w.do(ctx, "PUT", testCluster, azBody(1))
+	if err != nil || wait(op).Status != resource.Succeeded {
+		t.Fatal(err)
+	}
+	network.say("a route is missing")
+	if op, _, err = w.do(ctx, "PUT", testCluster+"/agentPools/np2", `{"properties":{"count":1}}`); err != nil {
+		t.Fatal(err)
+	}
+	for busy := true; busy; { // until all else is there and nobody looks any more
+		network.say("a route is missing")
+		time.Sleep(300 * time.Millisecond)
+		busy = network.asked()
+	}
+	network.say("")
+	_, err = w.memory.Txn(ctx, store.Change{Key: "hosts/h1/reports/vnet/v1", Value: []byte(`{"kind":"vnet","name":"v1"}`), Revision: store.Any})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if operation := wait(op); operation.Status != resource.Succeeded {
+		t.Errorf("%+v", operation)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if err := <-answering; err != nil {
+		t.Error(err)
 	}
 }
 
