@@ -257,7 +257,7 @@ func azBadInput(t *testing.T, c *testcloud.Cloud) {
 		{"unknown size", "VMSizeNotSupported", []string{"aks", "create", "-g", "rg1", "-n", "bad", "--node-vm-size", "Standard_Z9", "--no-ssh-key"}},
 		{"duplicate pool", "", []string{"aks", "nodepool", "add", "-g", "rg1", "--cluster-name", "c1", "-n", "nodepool1"}},
 		{"last system pool", "", []string{"aks", "nodepool", "delete", "-g", "rg1", "--cluster-name", "c1", "-n", "nodepool1"}},
-		{"not implemented yet", "network", []string{"aks", "create", "-g", "rg1", "-n", "bad", "--network-plugin", "azure", "--network-policy", "azure", "--no-ssh-key"}},
+		{"another plugin's policy", "calico", []string{"aks", "create", "-g", "rg1", "-n", "bad", "--network-plugin", "kubenet", "--network-policy", "azure", "--no-ssh-key"}},
 	} {
 		t.Run(bad.name, func(t *testing.T) {
 			_, stderr, err := c.Try(t.Context(), "az", bad.args...)
