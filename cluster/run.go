@@ -115,11 +115,8 @@ func (r *runner) busy(key string, record store.Record, deleted bool) {
 }
 
 // report sees a host's report, and asks for work on the cluster it is about;
-// one on the edge is about all clusters that wait for it.
+// one on a network or the edge, also its end, is about all that wait for anything.
 func (r *runner) report(record store.Record, deleted bool) {
-	if deleted {
-		return
-	}
 	kind, name, _ := strings.Cut(strings.TrimPrefix(record.Key, "hosts/"+r.Host+"/reports/"), "/")
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -129,7 +126,7 @@ func (r *runner) report(record store.Record, deleted bool) {
 		}
 		return
 	}
-	if key, known := r.owners[unitOwner(name)]; known {
+	if key, known := r.owners[unitOwner(name)]; known && !deleted {
 		r.queue.Add(key)
 	}
 }

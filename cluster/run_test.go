@@ -123,6 +123,22 @@ func TestNetworkReportsWakePools(t *testing.T) {
 	if operation := wait(op); operation.Status != resource.Succeeded {
 		t.Errorf("%+v", operation)
 	}
+	network.say("the network isn't gone")
+	if op, _, err = w.do(ctx, "DELETE", testCluster, ""); err != nil {
+		t.Fatal(err)
+	}
+	for busy := true; busy; {
+		network.say("the network isn't gone")
+		time.Sleep(300 * time.Millisecond)
+		busy = network.asked()
+	}
+	network.say("")
+	if _, err = w.memory.Txn(ctx, store.Change{Key: "hosts/h1/reports/vnet/v1", Revision: store.Any}); err != nil {
+		t.Fatal(err)
+	}
+	if operation := wait(op); operation.Status != resource.Succeeded {
+		t.Errorf("%+v", operation)
+	}
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
