@@ -17,12 +17,18 @@ type Trouble struct {
 }
 
 // Error names everything.
-func (t *Trouble) Error() string {
-	all := []error{t.Whole}
+func (t *Trouble) Error() string { return errors.Join(t.Unwrap()...).Error() }
+
+// Unwrap lists everything.
+func (t *Trouble) Unwrap() []error {
+	var all []error
+	if t.Whole != nil {
+		all = append(all, t.Whole)
+	}
 	for _, id := range slices.Sorted(maps.Keys(t.VNets)) {
 		all = append(all, fmt.Errorf("vnet %s: %w", id, t.VNets[id]))
 	}
-	return errors.Join(all...).Error()
+	return all
 }
 
 // Err is the trouble as an error; nil when there is none.
