@@ -21,6 +21,7 @@ import (
 	"bastide.dev/cgroup"
 	"bastide.dev/instance"
 	"bastide.dev/nodeimage"
+	"bastide.dev/testcloud"
 )
 
 const (
@@ -38,7 +39,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	os.Exit(testcloud.Main(m))
 }
 
 // nodeFiles are the least that containerd and kubelet want, by their place in the node.

@@ -24,8 +24,6 @@ const (
 	soon = time.Millisecond
 	// patience is how long a host may report an error before operations fail of it.
 	patience = 10 * time.Second
-	// listPause is the wait after documents couldn't be listed.
-	listPause = time.Second
 )
 
 // runner is one run of the reconciler. What it remembers is only for speed and
@@ -57,31 +55,19 @@ func (p *Provider) Run(ctx context.Context) error {
 	var group reconcile.Group
 	for _, prefix := range []string{arm.DocumentPrefix, serverPrefix,
 		host.ReportKey(p.Host, host.VNetUnit, ""), host.ReportKey(p.Host, host.EdgeUnit, "")} {
-		group.Add(prefix, func(ctx context.Context) error { return r.follow(ctx, prefix) })
+		group.Add(prefix, func(ctx context.Context) error {
+			return store.FollowFrom(ctx, p.Store, prefix, p.Log, r.listed, func(event store.Event) { r.see(prefix, event) })
+		})
 	}
 	group.Add("reconciler", reconcile.Loop{Name: everything, Queue: r.queue, Logger: p.Log,
 		Reconciler: reconcile.Func(r.reconcile)}.Run)
 	return group.Run(ctx)
 }
 
-// follow asks for work whenever something under prefix changes, however often the watch breaks.
-func (r *runner) follow(ctx context.Context, prefix string) error {
-	for ctx.Err() == nil {
-		_, revision, err := r.Store.List(ctx, prefix)
-		if err != nil {
-			if ctx.Err() == nil {
-				r.Log.ErrorContext(ctx, "listing failed", "prefix", prefix, "error", err)
-				pause(ctx, listPause)
-			}
-			continue
-		}
-		r.removed.Store(true)
-		r.queue.Add(everything)
-		for event := range r.Store.Watch(ctx, prefix, revision) {
-			r.see(prefix, event)
-		}
-	}
-	return nil
+// listed begins anew after a listing: what went meanwhile isn't known.
+func (r *runner) listed([]store.Record) {
+	r.removed.Store(true)
+	r.queue.Add(everything)
 }
 
 // see takes a change. Documents of other kinds don't matter, but that what had
@@ -95,15 +81,6 @@ func (r *runner) see(prefix string, event store.Event) {
 		}
 	}
 	r.queue.Add(everything)
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }
 
 // reconcile does one round: units are made what the documents compile to, then

@@ -12,6 +12,17 @@ import (
 // one, until ctx ends. When a watch breaks off it lists anew: a record may be
 // seen again, none is missed, but deletions meanwhile are.
 func Follow(ctx context.Context, s Store, prefix string, log *slog.Logger, see func(r Record, deleted bool)) error {
+	listed := func(records []Record) {
+		for _, record := range records {
+			see(record, false)
+		}
+	}
+	return FollowFrom(ctx, s, prefix, log, listed, func(event Event) { see(event.Record, event.Deleted) })
+}
+
+// FollowFrom calls listed with all records under prefix, and changed for each
+// change from there on, until ctx ends. When a watch breaks off it begins anew.
+func FollowFrom(ctx context.Context, s Store, prefix string, log *slog.Logger, listed func([]Record), changed func(Event)) error {
 	for ctx.Err() == nil {
 		records, revision, err := s.List(ctx, prefix)
 		if err != nil {
@@ -22,11 +33,9 @@ func Follow(ctx context.Context, s Store, prefix string, log *slog.Logger, see f
 			pause(ctx, time.Second)
 			continue
 		}
-		for _, record := range records {
-			see(record, false)
-		}
+		listed(records)
 		for event := range s.Watch(ctx, prefix, revision) {
-			see(event.Record, event.Deleted)
+			changed(event)
 		}
 	}
 	return nil

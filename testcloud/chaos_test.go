@@ -26,12 +26,12 @@ const (
 )
 
 // TestChaos kills a random process of the instance at fifty random moments
-// while clusters are made, scaled and deleted, and then looks whether all that
-// was acknowledged is true.
+// while clusters are made, given a Service, scaled and deleted, and security
+// rules come and go; then it looks whether all that was acknowledged is true.
 func TestChaos(t *testing.T) {
 	c := testcloud.Start(t, "chaos", "--public-pool", "198.18.65.0/24")
 	s := newStubborn(t, c)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	var calm atomic.Bool
 	var churners sync.WaitGroup
@@ -42,6 +42,12 @@ func TestChaos(t *testing.T) {
 			}
 		})
 	}
+	rules := &ruleChurn{stubborn: s}
+	churners.Go(func() {
+		if err := rules.run(ctx, &calm); err != nil {
+			t.Error(err)
+		}
+	})
 	killAround(ctx, t, c)
 	calm.Store(true)
 	churners.Wait()
@@ -50,10 +56,15 @@ func TestChaos(t *testing.T) {
 	}
 	t.Run("operations ended truthfully", func(t *testing.T) { endings(ctx, t, s) })
 	t.Run("clusters are whole", func(t *testing.T) {
-		s.whole(t, c, "c0", 1)
-		s.whole(t, c, "c1", 2)
+		s.whole(t, "c0", 1)
+		s.whole(t, "c1", 2)
+		s.served(t, "c0")
+		s.served(t, "c1")
 	})
-	t.Run("nothing is orphaned", func(t *testing.T) { retry(t, func() error { return orphans(c, 2, 3) }) })
+	t.Run("rules are those that were acknowledged", func(t *testing.T) { rules.check(ctx, t) })
+	t.Run("nothing is orphaned", func(t *testing.T) {
+		retry(t, func() error { return orphans(c, 3, s.networks(t)) })
+	})
 	t.Run("all is reusable", func(t *testing.T) { reuse(ctx, t, c, s) })
 	c.Must(t, "down")
 	if left := testcloud.Leftovers(t, c); len(left) > 0 {
@@ -66,6 +77,9 @@ func TestChaos(t *testing.T) {
 func churn(ctx context.Context, s *stubborn, name string, calm *atomic.Bool) error {
 	for {
 		if err := s.create(ctx, name); err != nil {
+			return err
+		}
+		if err := s.expose(ctx, name); err != nil {
 			return err
 		}
 		if calm.Load() && name == "c0" {
@@ -145,8 +159,10 @@ func endings(ctx context.Context, t *testing.T, s *stubborn) {
 	}
 }
 
-// orphans compares what is on the machine with what should be.
-func orphans(c *testcloud.Cloud, clusters, machines int) error {
+// orphans compares what is on the machine with what should be: a cluster in
+// each network, and so many machines in all.
+func orphans(c *testcloud.Cloud, machines int, networks []string) error {
+	clusters := len(networks)
 	planes := names(c.StateDir, "host", "controlplanes")
 	if len(planes) != clusters {
 		return fmt.Errorf("control planes on disk: %q, should be %d", planes, clusters)
@@ -169,7 +185,7 @@ func orphans(c *testcloud.Cloud, clusters, machines int) error {
 		return slices.ContainsFunc(planes, func(id string) bool { return strings.Contains(name, id) })
 	}
 	for _, ns := range append(names("/run/bastide", c.Name, "netns"), names("/run/bastide", c.Name, "routers")...) {
-		if !owned(ns) && ns != "edge" {
+		if !owned(ns) && ns != "edge" && !slices.Contains(networks, strings.TrimPrefix(ns, "vnet-")) {
 			return fmt.Errorf("network namespace %s belongs to nothing", ns)
 		}
 	}
@@ -215,13 +231,13 @@ func reuse(ctx context.Context, t *testing.T, c *testcloud.Cloud, s *stubborn) {
 	if left := testcloud.OfClusters(t, c); len(left) > 0 {
 		t.Errorf("deletion left: %s", strings.Join(left, "\n"))
 	}
-	if err := orphans(c, 0, 0); err != nil {
+	if err := orphans(c, 0, nil); err != nil {
 		t.Error(err)
 	}
 	if err := s.create(ctx, "c0"); err != nil {
 		t.Fatal(err)
 	}
-	s.whole(t, c, "c0", 1)
+	s.whole(t, "c0", 1)
 	got, err := s.clusters(t).Get(ctx, "rg", "c0", nil)
 	if err != nil {
 		t.Fatal(err)

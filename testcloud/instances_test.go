@@ -47,8 +47,8 @@ func TestTwoInstances(t *testing.T) {
 	t.Run("each has a whole cluster at the same inner addresses", func(t *testing.T) {
 		var inner [2]string
 		for i, p := range both {
-			p.whole(t, p.Cloud, "c", 1)
-			inner[i] = must(p.stubborn.kubectl(t, p.Cloud, "c")("get", "nodes", "-o", `jsonpath={.items[*].status.addresses[?(@.type=="InternalIP")].address}`))
+			p.whole(t, "c", 1)
+			inner[i] = must(p.stubborn.kubectl(t, "c")("get", "nodes", "-o", `jsonpath={.items[*].status.addresses[?(@.type=="InternalIP")].address}`))
 		}
 		if inner[0] != inner[1] || inner[0] == "" {
 			t.Errorf("addresses %q", inner)
@@ -59,10 +59,10 @@ func TestTwoInstances(t *testing.T) {
 	t.Run("up brings its cluster back", func(t *testing.T) {
 		b.Must(t, "up")
 		retry(t, func() error {
-			_, err := b.stubborn.kubectl(t, b.Cloud, "c")("wait", "--for=condition=Ready", "nodes", "--all", "--timeout=30s")
+			_, err := b.stubborn.kubectl(t, "c")("wait", "--for=condition=Ready", "nodes", "--all", "--timeout=30s")
 			return err
 		})
-		b.whole(t, b.Cloud, "c", 1)
+		b.whole(t, "c", 1)
 	})
 	t.Run("clean frees its place", func(t *testing.T) { cleanOne(t, a, b) })
 }
@@ -90,7 +90,7 @@ func strangers(t *testing.T, one, other *party) {
 			t.Errorf("%s has the entry %s %s", one.Name, addresses, name)
 		}
 	}
-	kubectl := one.stubborn.kubectl(t, one.Cloud, "c")
+	kubectl := one.stubborn.kubectl(t, "c")
 	one.Must(t, "image", "load", toolbox(t), "toolbox:1")
 	if _, err := kubectl("run", "box", "--image="+one.Env["BASTIDE_REGISTRY"]+"/toolbox:1"); err != nil {
 		t.Fatal(err)
@@ -138,8 +138,8 @@ func downOfOne(t *testing.T, a, b *party) {
 	if after := fmt.Sprint(victims(a.Cloud)); after != before {
 		t.Errorf("the other instance's processes were %s\nand are %s", before, after)
 	}
-	a.whole(t, a.Cloud, "c", 1)
-	strayed, err := a.stubborn.kubectl(t, a.Cloud, "c")("get", "pod", "box", "-o", "jsonpath={.status.containerStatuses[0].restartCount}")
+	a.whole(t, "c", 1)
+	strayed, err := a.stubborn.kubectl(t, "c")("get", "pod", "box", "-o", "jsonpath={.status.containerStatuses[0].restartCount}")
 	if err != nil || strayed != "0" {
 		t.Errorf("a pod of the other was restarted %s times, %v", strayed, err)
 	}
@@ -164,5 +164,5 @@ func cleanOne(t *testing.T, a, b *party) {
 	if holders[b.Name] || !holders[a.Name] {
 		t.Errorf("places are held by %v", holders)
 	}
-	a.whole(t, a.Cloud, "c", 1)
+	a.whole(t, "c", 1)
 }

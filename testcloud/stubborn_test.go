@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -26,14 +27,16 @@ import (
 // operations that the service told it of.
 type stubborn struct {
 	*sdk
+	cloud *testcloud.Cloud
 	group string
+	dir   string // for files
 
 	mu       sync.Mutex
 	accepted map[string]string // operation's address → what it was
 }
 
 func newStubborn(t *testing.T, c *testcloud.Cloud) *stubborn {
-	s := &stubborn{sdk: newSDK(t, c), accepted: map[string]string{}}
+	s := &stubborn{sdk: newSDK(t, c), cloud: c, dir: t.TempDir(), accepted: map[string]string{}}
 	s.sdk.group(t, "rg")
 	s.group = "/subscriptions/" + s.sub + "/resourceGroups/rg"
 	return s
@@ -91,7 +94,11 @@ func pause(ctx context.Context, d time.Duration) {
 }
 
 func (s *stubborn) address(path string) string {
-	return s.base + s.group + path + "?api-version=2025-02-01"
+	version := "2025-02-01"
+	if strings.HasPrefix(path, "/providers/Microsoft.Network/") {
+		version = networkVersion
+	}
+	return s.base + s.group + path + "?api-version=" + version
 }
 
 const managedClusters = "/providers/Microsoft.ContainerService/managedClusters/"
@@ -193,30 +200,43 @@ func (s *stubborn) remove(ctx context.Context, name string) error {
 }
 
 // kubectl returns a function that runs kubectl as the cluster's administrator.
-func (s *stubborn) kubectl(t *testing.T, c *testcloud.Cloud, cluster string) func(args ...string) (string, error) {
+func (s *stubborn) kubectl(t *testing.T, cluster string) func(args ...string) (string, error) {
 	t.Helper()
-	creds, err := s.clusters(t).ListClusterAdminCredentials(t.Context(), "rg", cluster, nil)
-	if err != nil || len(creds.Kubeconfigs) != 1 {
-		t.Fatalf("credentials of %s: %v", cluster, err)
-	}
-	path := filepath.Join(t.TempDir(), "kubeconfig")
-	if err := os.WriteFile(path, creds.Kubeconfigs[0].Value, 0o600); err != nil {
+	kubectl, err := s.administrator(t.Context(), filepath.Join(t.TempDir(), "kubeconfig"), cluster)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return func(args ...string) (string, error) {
-		out, stderr, err := c.Try(t.Context(), "kubectl", append([]string{"--kubeconfig=" + path}, args...)...)
+	return func(args ...string) (string, error) { return kubectl(t.Context(), args...) }
+}
+
+// administrator fetches a cluster's credentials to a file of its own, and
+// returns what runs kubectl with them.
+func (s *stubborn) administrator(ctx context.Context, path, cluster string) (func(ctx context.Context, args ...string) (string, error), error) {
+	a, err := s.send(ctx, http.MethodPost, s.address(managedClusters+cluster+"/listClusterAdminCredential"), nil)
+	if err != nil {
+		return nil, err
+	}
+	var creds struct{ Kubeconfigs []struct{ Value []byte } }
+	if err := json.Unmarshal(a.body, &creds); err != nil || len(creds.Kubeconfigs) != 1 {
+		return nil, fmt.Errorf("credentials of %s: %w: %d %s", cluster, err, a.status, a.body)
+	}
+	if err := os.WriteFile(path, creds.Kubeconfigs[0].Value, 0o600); err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, args ...string) (string, error) {
+		out, stderr, err := s.cloud.Try(ctx, "kubectl", append([]string{"--kubeconfig=" + path}, args...)...)
 		if err != nil {
 			return out, fmt.Errorf("%s: kubectl %v: %w %s", cluster, args, err, stderr)
 		}
 		return out, nil
-	}
+	}, nil
 }
 
 // whole fails the test unless the cluster has exactly the nodes it should have,
 // all Ready, and runs a pod.
-func (s *stubborn) whole(t *testing.T, c *testcloud.Cloud, cluster string, count int) {
+func (s *stubborn) whole(t *testing.T, cluster string, count int) {
 	t.Helper()
-	kubectl := s.kubectl(t, c, cluster)
+	kubectl := s.kubectl(t, cluster)
 	if _, err := kubectl("wait", "--for=condition=Ready", "nodes", "--all", "--timeout=60s"); err != nil {
 		t.Error(err)
 	}

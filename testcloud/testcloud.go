@@ -29,20 +29,35 @@ type Cloud struct {
 	Up       string            // what the first `bastide up` printed
 }
 
-// binary builds bastide and its agent once per test process; the build cache makes it quick.
+// binary builds bastide and its agents once per test process; the build cache makes it quick.
 var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "bastide-testcloud-")
-	if err != nil {
+	dir := builds()
+	if err := os.Mkdir(dir, 0o755); err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, "bastide")
 	build := exec.Command("go", "build", "-trimpath", "-o", dir+"/", "bastide.dev/cmd/...")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
-	return path, os.Chmod(dir, 0o755)
+	return filepath.Join(dir, "bastide"), nil
 })
+
+// builds is where this test process keeps the programs it built.
+func builds() string {
+	return filepath.Join(os.TempDir(), fmt.Sprintf("bastide-testcloud-%d", os.Getpid()))
+}
+
+// Main runs a package's tests and removes the programs that were built for
+// them. It is what a TestMain calls.
+func Main(m *testing.M) int {
+	code := m.Run()
+	if err := os.RemoveAll(builds()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
 
 // Start boots an instance called name and removes it, and all that it left,
 // when the test ends.

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"bastide.dev/client"
+	"bastide.dev/dataplane"
 	"bastide.dev/instance"
 )
 
@@ -141,20 +142,6 @@ func removeLogs(ctx context.Context, c *client.Client, subscription, nsg string)
 		}
 	}
 	return nil
-}
-
-// flowLine is a line of a flow log.
-type flowLine struct {
-	Time            time.Time  `json:"time"`
-	NSG             string     `json:"nsg"`
-	Rule            string     `json:"rule"`
-	Direction       string     `json:"direction"`
-	Source          netip.Addr `json:"source"`
-	Destination     netip.Addr `json:"destination"`
-	SourcePort      uint16     `json:"sourcePort"`
-	DestinationPort uint16     `json:"destinationPort"`
-	Protocol        uint8      `json:"protocol"`
-	Verdict         string     `json:"verdict"`
 }
 
 // flowPrinter prints one group's lines of all networks' files.
@@ -290,7 +277,7 @@ func (p *flowPrinter) more(path string) error {
 
 // print prints a line that is the group's.
 func (p *flowPrinter) print(text string) error {
-	var l flowLine
+	var l dataplane.FlowLine
 	if json.Unmarshal([]byte(text), &l) != nil || !strings.EqualFold(l.NSG, p.nsg) {
 		return nil // another group's, or cut off by a full disk
 	}

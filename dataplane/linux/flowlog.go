@@ -46,21 +46,6 @@ const (
 	logPrefix     = 10
 )
 
-// flow is one line of a flow log: a connection's first packet, and what a
-// network security group decided on it.
-type flow struct {
-	Time            time.Time  `json:"time"`
-	NSG             string     `json:"nsg"`
-	Rule            string     `json:"rule"`
-	Direction       string     `json:"direction"`
-	Source          netip.Addr `json:"source"`
-	Destination     netip.Addr `json:"destination"`
-	SourcePort      uint16     `json:"sourcePort,omitempty"`
-	DestinationPort uint16     `json:"destinationPort,omitempty"`
-	Protocol        uint8      `json:"protocol"`
-	Verdict         string     `json:"verdict"`
-}
-
 // origin names a rule of a network security group as the kernel's log does: as
 // the compiled table, but no longer than its prefixes are.
 func origin(nsg, rule string) string {
@@ -74,7 +59,7 @@ type flowLogger struct {
 	conn  *mnl.Conn
 	file  *logFile
 	log   *slog.Logger
-	rules atomic.Pointer[map[string]flow] // by origin: what a rule means
+	rules atomic.Pointer[map[string]dataplane.FlowLine] // by origin: what a rule means
 	ended sync.WaitGroup
 }
 
@@ -116,10 +101,10 @@ func bindLog(conn *mnl.Conn, group uint16) error {
 
 // set tells what the rules mean that packets are logged for.
 func (f *flowLogger) set(v *dataplane.VNet) {
-	rules := map[string]flow{}
+	rules := map[string]dataplane.FlowLine{}
 	for _, nsg := range v.NSGs {
 		for _, r := range nsg.Rules {
-			meaning := flow{NSG: nsg.ID, Rule: r.Name, Direction: "Outbound", Verdict: "Deny"}
+			meaning := dataplane.FlowLine{NSG: nsg.ID, Rule: r.Name, Direction: "Outbound", Verdict: "Deny"}
 			if r.Inbound {
 				meaning.Direction = "Inbound"
 			}
@@ -189,7 +174,7 @@ func (f *flowLogger) line(lines, data []byte) []byte {
 		return lines
 	}
 	entry, known := (*rules)[prefix]
-	if !known || !entry.parse(packet) {
+	if !known || !parse(&entry, packet) {
 		return lines
 	}
 	entry.Time = time.Now().UTC()
@@ -201,7 +186,7 @@ func (f *flowLogger) line(lines, data []byte) []byte {
 }
 
 // parse reads the IPv4 header and the ports behind it.
-func (e *flow) parse(packet []byte) bool {
+func parse(e *dataplane.FlowLine, packet []byte) bool {
 	const least = 20
 	if len(packet) < least || packet[0]>>4 != 4 {
 		return false

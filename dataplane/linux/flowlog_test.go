@@ -17,7 +17,7 @@ import (
 	"bastide.dev/dataplane"
 )
 
-func readFlows(t *testing.T, path string) []flow {
+func readFlows(t *testing.T, path string) []dataplane.FlowLine {
 	t.Helper()
 	file, err := os.Open(path)
 	if os.IsNotExist(err) {
@@ -25,9 +25,9 @@ func readFlows(t *testing.T, path string) []flow {
 	}
 	must(t, err)
 	defer func() { must(t, file.Close()) }()
-	var all []flow
+	var all []dataplane.FlowLine
 	for lines := bufio.NewScanner(file); lines.Scan(); {
-		var f flow
+		var f dataplane.FlowLine
 		must(t, json.Unmarshal(lines.Bytes(), &f))
 		all = append(all, f)
 	}
