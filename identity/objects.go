@@ -39,6 +39,9 @@ type Application struct {
 	TokenVersion   int       `json:"tokenVersion,omitempty"`
 	Secrets        []Secret  `json:"secrets,omitempty"`
 	Created        time.Time `json:"created"`
+
+	Certificates []Certificate         `json:"certificates,omitempty"`
+	Federated    []FederatedCredential `json:"federated,omitempty"`
 }
 
 // PrincipalType is a kind of service principal, as Graph names it.
@@ -63,6 +66,9 @@ type ServicePrincipal struct {
 	Platform    []Secret      `json:"platform,omitempty"` // PlatformSecret's; no API shows or replaces them
 	ValidFrom   time.Time     `json:"validFrom"`
 	Created     time.Time     `json:"created"`
+
+	Certificates []Certificate         `json:"certificates,omitempty"`
+	Federated    []FederatedCredential `json:"federated,omitempty"` // a managed identity's; an application's are its own
 }
 
 // Group is a set of users, principals and groups.

@@ -162,7 +162,9 @@ func (i *Instance) Host(service string) string { return service + "." + i.Domain
 func (i *Instance) URL(service string) string { return "https://" + i.Host(service) }
 
 // Services are the names under the instance's domain that the front door answers to.
-func Services() []string { return []string{"management", "login", "graph", "registry", "oidc"} }
+func Services() []string {
+	return []string{"management", "login", "graph", "registry", "oidc", "guard"}
+}
 
 // The uids of the instance: the first range of its part is the service's and
 // the control planes', the others belong to machines.

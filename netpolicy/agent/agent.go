@@ -101,6 +101,7 @@ func (a *Agent) Run(ctx context.Context) error {
 
 // keep puts the table in place whenever what it is made of changed.
 func (a *Agent) keep(ctx context.Context) {
+	var p pace
 	for {
 		select {
 		case <-ctx.Done():
@@ -117,7 +118,7 @@ func (a *Agent) keep(ctx context.Context) {
 			continue
 		}
 		// A cluster in turmoil gets its policies in turns, and the node its CPU.
-		sleep(ctx, min(2*time.Since(begin), longest))
+		sleep(ctx, p.spent(time.Since(begin), time.Now()))
 	}
 }
 
