@@ -97,7 +97,7 @@ func (s *service) wire(keys keyring, log *slog.Logger) (err error) {
 	if s.directory, err = identity.New(identity.Config{Store: s.store, Endpoints: endpoints(in), Log: log}); err != nil {
 		return fmt.Errorf("directory: %w", err)
 	}
-	if s.login, err = login.New(login.Config{Directory: s.directory, Store: s.store, Log: log}); err != nil {
+	if s.login, err = login.New(login.Config{Directory: s.directory, Store: s.store, Gate: signIns{log}, Journal: signIns{log}, Log: log}); err != nil {
 		return fmt.Errorf("login: %w", err)
 	}
 	if s.graph, err = graph.New(graph.Config{Directory: s.directory, Log: log}); err != nil {

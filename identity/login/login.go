@@ -26,22 +26,29 @@ import (
 	"bastide.dev/store"
 )
 
-// Config is what a Service needs. Now may be nil.
+// Config is what a Service needs. Log and Now may be nil, and Federation, too:
+// then assertions of other issuers are refused.
 type Config struct {
-	Directory *identity.Directory
-	Store     store.Store
-	Log       *slog.Logger
-	Now       func() time.Time
+	Directory  *identity.Directory
+	Store      store.Store
+	Gate       Gate
+	Journal    Journal
+	Federation Federation
+	Log        *slog.Logger
+	Now        func() time.Time
 }
 
 // Service answers for login.<domain>.
 type Service struct {
-	directory *identity.Directory
-	store     store.Store
-	log       *slog.Logger
-	now       func() time.Time
-	mux       *http.ServeMux
-	origins   *http.CrossOriginProtection
+	directory  *identity.Directory
+	store      store.Store
+	gate       Gate
+	journal    Journal
+	federation Federation
+	log        *slog.Logger
+	now        func() time.Time
+	mux        *http.ServeMux
+	origins    *http.CrossOriginProtection
 }
 
 // maxBody bounds a form that is read.
@@ -49,13 +56,13 @@ const maxBody = 64 << 10
 
 // New makes the service.
 func New(config Config) (*Service, error) {
-	if config.Directory == nil || config.Store == nil {
-		return nil, fmt.Errorf("login: a directory and a store are required")
+	if config.Directory == nil || config.Store == nil || config.Gate == nil || config.Journal == nil {
+		return nil, fmt.Errorf("login: a directory, a store, a gate and a journal are required")
 	}
 	if config.Now == nil {
 		config.Now = time.Now
 	}
-	s := &Service{directory: config.Directory, store: config.Store, log: cmp.Or(config.Log, slog.Default()),
+	s := &Service{directory: config.Directory, store: config.Store, gate: config.Gate, journal: config.Journal, federation: config.Federation, log: cmp.Or(config.Log, slog.Default()),
 		now: config.Now, mux: http.NewServeMux(), origins: http.NewCrossOriginProtection()}
 	s.routes()
 	return s, nil

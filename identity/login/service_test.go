@@ -32,8 +32,12 @@ type world struct {
 	first     identity.Bootstrapped
 	client    *http.Client
 
-	mu     sync.Mutex // guards offset
-	offset time.Duration
+	federated string // the assertion of another issuer that is trusted
+
+	mu       sync.Mutex // guards the following
+	offset   time.Duration
+	judge    func(identity.SignIn) identity.Verdict
+	recorded []recorded
 }
 
 func (w *world) now() time.Time {
@@ -62,7 +66,7 @@ func start(t *testing.T) *world {
 	if w.first, err = w.directory.Bootstrap(t.Context(), identity.BootstrapOptions{Domain: "bastide.test"}); err != nil {
 		t.Fatal(err)
 	}
-	tokens, err := login.New(login.Config{Directory: w.directory, Store: s, Log: quiet, Now: w.now})
+	tokens, err := login.New(login.Config{Directory: w.directory, Store: s, Gate: w, Journal: w, Federation: w, Log: quiet, Now: w.now})
 	if err != nil {
 		t.Fatal(err)
 	}
