@@ -39,6 +39,12 @@ type SignIn struct {
 	ID   string
 	Time time.Time
 	Flow Flow
+	// Origin is, of a refresh, the flow that its tokens began with: what a policy
+	// says of a flow holds for all that grows out of it. "" elsewhere.
+	Origin Flow
+	// Authenticated is when the principal last proved itself: a session's or a
+	// refresh token's beginning. Zero means now, except of a refresh, where it means unknown.
+	Authenticated time.Time
 
 	Kind      PrincipalKind
 	Principal string   // object id
@@ -60,7 +66,12 @@ type SignIn struct {
 type Verdict struct {
 	Denied   *fault.Error // nil: not denied
 	NeedsMFA bool         // a second factor has to be proved first
-	Policies []Applied    // all that were looked at
+	// NeedsPasskey says more than NeedsMFA, which is set along: only a passkey will do.
+	NeedsPasskey bool
+	// Stale: the principal proved itself too long ago and has to do so anew. A
+	// flow that can't ask is Denied instead.
+	Stale    bool
+	Policies []Applied // all that were looked at
 }
 
 // Applied is one policy's part in a verdict.
