@@ -44,12 +44,14 @@ var edges = map[string]string{
 	"host":         "fault store machine controlplane dataplane ruleset",
 
 	// Providers: not each other.
-	"cluster":  "fault resource store reconcile pki machine node controlplane dataplane host arm",
-	"network":  "fault resource store reconcile dataplane ruleset host arm",
-	"compute":  "fault resource store reconcile machine node host arm",
-	"why":      "fault dataplane ruleset netpolicy host",
-	"identity": "fault resource store pki arm",
-	"registry": "fault",
+	"cluster":         "fault resource store reconcile pki machine node controlplane dataplane host arm",
+	"network":         "fault resource store reconcile dataplane ruleset host arm",
+	"compute":         "fault resource store reconcile machine node host arm",
+	"managedidentity": "fault resource store arm",
+	"why":             "fault dataplane ruleset netpolicy host",
+	"identity":        "fault resource store pki arm",
+	"registry":        "fault",
+	"guard":           "fault",
 
 	// Front door and clients.
 	"arm":    "fault resource store",
@@ -63,7 +65,7 @@ var edges = map[string]string{
 
 // http lists who may touch net/http: front doors, clients, the way between serve
 // and host, and the policy agent, which is a small client of its API server.
-const http = "arm identity registry client host netpolicy testcloud bench cmd"
+const http = "arm identity registry guard client host netpolicy testcloud bench cmd"
 
 func TestDependencyDirections(t *testing.T) {
 	for _, p := range packages(t) {
