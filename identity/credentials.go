@@ -44,9 +44,19 @@ const (
 // CheckPassword signs a user in from an address. Wrong passwords and unknown
 // names are told apart by neither answer nor time.
 func (d *Directory) CheckPassword(ctx context.Context, name, password, address string) (User, error) {
-	wrong := fault.New(fault.Unauthorized, CodeWrongPassword, "Error validating credentials due to invalid username or password.")
-	if wait := d.guard.locked(name, address); wait > 0 {
-		return User{}, fault.New(fault.Unauthorized, CodeLocked, "The account is locked: too many sign-ins with an incorrect user name or password. Try again in %d seconds.", int(wait.Seconds())+1)
+	if err := d.passwordLocked(name, address); err != nil {
+		return User{}, err
+	}
+	// The slot is taken before the failures are looked at again, or many at once
+	// would all be tried before the first one failed.
+	select {
+	case d.hashing <- struct{}{}:
+		defer func() { <-d.hashing }()
+	case <-ctx.Done():
+		return User{}, fault.New(fault.Unavailable, "", "Too many sign-ins at once.").Because(ctx.Err())
+	}
+	if err := d.passwordLocked(name, address); err != nil {
+		return User{}, err
 	}
 	user, err := d.User(ctx, name)
 	if err != nil && !fault.Is(err, fault.NotFound) {
@@ -56,19 +66,26 @@ func (d *Directory) CheckPassword(ctx context.Context, name, password, address s
 	if err != nil || !strings.EqualFold(user.Name, name) {
 		hash = dummyHash
 	}
-	ok, hashErr := d.verifyPassword(ctx, hash, password)
+	ok, hashErr := verifyPassword(hash, password)
 	if hashErr != nil {
 		return User{}, hashErr
 	}
 	if !ok || hash == dummyHash {
 		d.guard.failed(name, address)
-		return User{}, wrong
+		return User{}, fault.New(fault.Unauthorized, CodeWrongPassword, "Error validating credentials due to invalid username or password.")
 	}
 	if user.Disabled {
 		return User{}, fault.New(fault.Unauthorized, CodeDisabled, "The user account is disabled.")
 	}
 	d.guard.succeeded(name, address)
 	return user, nil
+}
+
+func (d *Directory) passwordLocked(name, address string) error {
+	if wait := d.guard.locked(name, address); wait > 0 {
+		return fault.New(fault.Unauthorized, CodeLocked, "The account is locked: too many sign-ins with an incorrect user name or password. Try again in %d seconds.", int(wait.Seconds())+1)
+	}
+	return nil
 }
 
 // CheckSecret signs a client in with one of its secrets and returns that secret's id.
@@ -131,15 +148,18 @@ func (d *Directory) hashPassword(ctx context.Context, password string) (string, 
 		return "", fault.New(fault.Invalid, "Request_BadRequest", "A password has 8 to %d characters.", maxPassword).At("passwordProfile.password")
 	}
 	salt := random(16)
-	hash, err := d.argon(ctx, password, salt)
-	if err != nil {
-		return "", err
+	select {
+	case d.hashing <- struct{}{}:
+		defer func() { <-d.hashing }()
+	case <-ctx.Done():
+		return "", fault.New(fault.Unavailable, "", "Too many sign-ins at once.").Because(ctx.Err())
 	}
+	hash := argon(password, salt)
 	return fmt.Sprintf("$argon2id$v=19$m=%d,t=%d,p=%d$%s$%s", argonMemory, argonTime, argonLanes,
 		base64.RawStdEncoding.EncodeToString(salt), base64.RawStdEncoding.EncodeToString(hash)), nil
 }
 
-func (d *Directory) verifyPassword(ctx context.Context, stored, password string) (bool, error) {
+func verifyPassword(stored, password string) (bool, error) {
 	parts := strings.Split(stored, "$")
 	if len(parts) != 6 || parts[1] != "argon2id" || parts[3] != fmt.Sprintf("m=%d,t=%d,p=%d", argonMemory, argonTime, argonLanes) {
 		return false, fmt.Errorf("stored password hash has an unknown form")
@@ -155,18 +175,11 @@ func (d *Directory) verifyPassword(ctx context.Context, stored, password string)
 	if len(password) > maxPassword {
 		password = password[:maxPassword] + "!" // can't match, takes the same time
 	}
-	got, err := d.argon(ctx, password, salt)
-	return subtle.ConstantTimeCompare(got, want) == 1, err
+	return subtle.ConstantTimeCompare(argon(password, salt), want) == 1, nil
 }
 
-func (d *Directory) argon(ctx context.Context, password string, salt []byte) ([]byte, error) {
-	select {
-	case d.hashing <- struct{}{}:
-		defer func() { <-d.hashing }()
-	case <-ctx.Done():
-		return nil, fault.New(fault.Unavailable, "", "Too many sign-ins at once.").Because(ctx.Err())
-	}
-	return argon2.IDKey([]byte(password), salt, argonTime, argonMemory, argonLanes, 32), nil
+func argon(password string, salt []byte) []byte {
+	return argon2.IDKey([]byte(password), salt, argonTime, argonMemory, argonLanes, 32)
 }
 
 // newSecret makes a client secret and what is kept of it.

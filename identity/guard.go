@@ -60,6 +60,26 @@ func (g *guard) locked(name, address string) time.Duration {
 	return wait
 }
 
+// tryKey says how long something under a key of the caller's own has to wait, 0
+// when it may be tried: then it counts as failed until clear is called, so that
+// many at once are no way around the limit.
+func (g *guard) tryKey(key string, limit int) time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if f, ok := g.counts.Get(key); ok && f.locked.After(g.now()) {
+		return f.locked.Sub(g.now())
+	}
+	g.count(key, limit)
+	return 0
+}
+
+// clear forgets the failures of a key.
+func (g *guard) clear(key string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.counts.Remove(key)
+}
+
 func (g *guard) failed(name, address string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
