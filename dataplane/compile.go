@@ -182,7 +182,7 @@ func contentName(kind string, parts ...any) string {
 
 // router puts the parts together.
 func (k *compiler) router() Router {
-	r := Router{Table: k.table.finish(), Addresses: []netip.Addr{RouterAddress, WireServer}, Routes: k.routes(), Cuts: k.cuts}
+	r := Router{Table: k.table.finish(), Addresses: []netip.Addr{RouterAddress, WireServer, MetadataAddress}, Routes: k.routes(), Cuts: k.cuts}
 	for _, s := range k.v.Subnets {
 		r.Addresses = append(r.Addresses, s.Gateway())
 	}

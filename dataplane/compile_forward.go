@@ -9,7 +9,7 @@ import (
 	rs "bastide.dev/ruleset"
 )
 
-// input is what reaches the router itself: names, and echo requests.
+// input is what reaches the router itself: names, the metadata address, and echo requests.
 func (k *compiler) input() {
 	const dns, echo = 53, 8
 	server := k.table.to(single(WireServer))
@@ -19,6 +19,7 @@ func (k *compiler) input() {
 		rule("platform/router", drop, via(rs.InLink, RouterLink)),
 		rule("platform/dns", accept, server, is(rs.Protocol, rs.UDP), is(rs.DestinationPort, dns)),
 		rule("platform/dns", accept, server, is(rs.Protocol, rs.TCP), is(rs.DestinationPort, dns)),
+		k.metadata(),
 		rule("platform/gateway", accept, is(rs.ICMPType, echo)),
 		rule("platform/router", drop),
 	}

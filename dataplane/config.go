@@ -99,6 +99,8 @@ type NIC struct {
 	// without regard to security groups, and so does what others send to it as
 	// far as its own side is concerned (the senders' groups hold).
 	Platform bool `json:"platform,omitempty"`
+	// NoMetadata closes the metadata address to what the machine merely forwards.
+	NoMetadata bool `json:"noMetadata,omitempty"`
 	// Egress is how its packets (and those of Pods) leave to the Internet; none: they don't.
 	Egress []Egress `json:"egress,omitempty"`
 }

@@ -151,7 +151,11 @@ func (p *Plane) checkMachine(c *nic, n *vnet, link netlink.Link, path string) er
 		return err
 	}
 	c.current, err = leadsTo(n.nl, link, ns)
-	if err = errors.Join(err, n.saw(c.ID, path, ns), ns.Close()); err != nil || c.current {
+	err = errors.Join(err, n.saw(c.ID, path, ns))
+	if err == nil && c.current {
+		err = p.bound(c, n, ns)
+	}
+	if err = errors.Join(err, ns.Close()); err != nil || c.current {
 		return err
 	}
 	c.space, err = openSpace(path)
@@ -233,6 +237,10 @@ func (p *Plane) pair(c *nic, n *vnet, old netlink.Link) error {
 
 func (p *Plane) finishNIC(c *nic, n *vnet) error {
 	if err := p.configureEnd(c); err != nil {
+		return err
+	}
+	// Before the mark: nothing of the machine runs until its bounds stand.
+	if err := p.bound(c, n, c.space.ns); err != nil {
 		return err
 	}
 	link, err := mustLink(n.nl, c.link)

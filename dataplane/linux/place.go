@@ -16,6 +16,8 @@ type place struct {
 	path  string
 	file  os.FileInfo // nil: nothing was there
 	watch *watch      // of a namespace of ours
+	// bounded says what a machine's own namespace was given last.
+	bounded bounds
 }
 
 func (n *vnet) saw(nic, path string, ns *os.File) error {
@@ -26,7 +28,7 @@ func (n *vnet) saw(nic, path string, ns *os.File) error {
 	}
 	at.path = path
 	if ns == nil {
-		at.file = nil
+		at.file, at.bounded = nil, unknownBounds
 		return nil
 	}
 	info, err := ns.Stat()
@@ -35,6 +37,9 @@ func (n *vnet) saw(nic, path string, ns *os.File) error {
 	}
 	if at.watch != nil && !os.SameFile(at.file, info) {
 		err, at.watch = at.watch.close(), nil
+	}
+	if at.file != nil && !os.SameFile(at.file, info) {
+		at.bounded = unknownBounds
 	}
 	at.file = info
 	return err

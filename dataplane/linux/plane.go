@@ -42,6 +42,8 @@ type Config struct {
 	ResolvConf string
 	// LogDir gets the flow logs; RunDir when empty.
 	LogDir string
+	// Metadata answers at the metadata address of each network; nil: nobody does.
+	Metadata Metadata
 }
 
 // Plane is one instance's network on this machine. Its methods are safe for

@@ -31,6 +31,7 @@ type vnet struct {
 	selectors []dataplane.Selector
 	prober    *prober     // nil until there is something to probe
 	flows     *flowLogger // nil unless a security group logs
+	metadata  *metadataServer
 
 	// settled says that all of it was as it should be; watch and places tell
 	// whether it still is.
@@ -108,6 +109,9 @@ func (p *Plane) finish(one *pass) error {
 		}
 	}
 	if err := p.serveNames(v, n); err != nil {
+		return err
+	}
+	if err := p.serveMetadata(v, n); err != nil {
 		return err
 	}
 	if err := p.logFlows(v, n); err != nil {
@@ -265,6 +269,9 @@ func (n *vnet) close() error {
 		n.prober.close()
 	}
 	failed := []error{n.forgetPlaces(nil), n.watch.close()}
+	if n.metadata != nil {
+		failed = append(failed, n.metadata.close())
+	}
 	if n.flows != nil {
 		failed = append(failed, n.flows.close())
 	}
