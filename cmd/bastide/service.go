@@ -22,6 +22,7 @@ import (
 	"bastide.dev/identity/graph"
 	"bastide.dev/identity/login"
 	"bastide.dev/instance"
+	"bastide.dev/managedidentity"
 	"bastide.dev/network"
 	"bastide.dev/nodeimage"
 	"bastide.dev/reconcile"
@@ -69,6 +70,7 @@ type service struct {
 	networks  *network.Provider
 	machines  *compute.Provider
 	clusters  *cluster.Provider
+	managed   *managedidentity.Provider
 	front     *arm.Handler
 	registry  *registry.Registry
 }
@@ -111,6 +113,9 @@ func (s *service) wire(keys keyring, log *slog.Logger) (err error) {
 	}
 	if s.clusters, err = newClusters(s, keys, log); err != nil {
 		return fmt.Errorf("clusters: %w", err)
+	}
+	if s.managed, err = newIdentities(s); err != nil {
+		return fmt.Errorf("managed identities: %w", err)
 	}
 	if s.front, err = newFront(s, log); err != nil {
 		return fmt.Errorf("front door: %w", err)
@@ -274,7 +279,7 @@ func newFront(s *service, log *slog.Logger) (*arm.Handler, error) {
 	who := armIdentity{s.directory}
 	return arm.New(arm.Config{
 		Store: s.store, Authenticator: who, Authorizer: who, Logger: log,
-		Providers:     append(s.networks.ARM(), s.machines.ARM(), s.clusters.ARM(), newDiagnostics(in, s.store, s.networks)),
+		Providers:     append(s.networks.ARM(), s.machines.ARM(), s.clusters.ARM(), s.managed.ARM(), newDiagnostics(in, s.store, s.networks)),
 		Tenant:        arm.Tenant{ID: in.Tenant, DisplayName: "Bastide " + in.Name, Domain: in.Domain},
 		Subscriptions: []arm.Subscription{{ID: in.Subscription, DisplayName: "Bastide " + in.Name}},
 		Endpoints:     arm.Endpoints{ResourceManager: in.URL("management"), Login: in.URL("login"), Graph: in.URL("graph")},
