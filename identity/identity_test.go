@@ -153,7 +153,7 @@ func TestPrincipalsEndAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	issue := func() string {
-		token, err := w.UserToken(t.Context(), user, app, arm, "1.1.1.1")
+		token, err := w.UserToken(t.Context(), identity.UserGrant{User: user, Client: app, Resource: arm, AuthTime: time.Now(), Address: "1.1.1.1"})
 		if err != nil {
 			t.Fatal(err)
 		}

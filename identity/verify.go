@@ -40,6 +40,8 @@ type Principal struct {
 	Groups   []string // object ids, also of groups that hold the groups
 	TokenID  string
 	Expires  time.Time
+	Methods  []string  // how a user signed in, as amr names it: who asks for MFA looks here
+	AuthTime time.Time // when
 }
 
 // verified is a token whose signature and claims were found right; whether its
@@ -140,7 +142,7 @@ func (d *Directory) checkClaims(ctx context.Context, c Claims, audiences []strin
 // standing checks what may have changed since the token was signed: the
 // principal is there and enabled, and what it signed in with still counts.
 func (d *Directory) standing(ctx context.Context, c Claims) (Principal, error) {
-	p := Principal{ID: c.OID, TenantID: c.TenantID, TokenID: c.UTI, Groups: d.GroupsOf(c.OID), Expires: time.Unix(c.Expires, 0), AppID: c.AppID + c.AZP}
+	p := Principal{ID: c.OID, TenantID: c.TenantID, TokenID: c.UTI, Groups: d.GroupsOf(c.OID), Expires: time.Unix(c.Expires, 0), AppID: c.AppID + c.AZP, Methods: c.AMR, AuthTime: time.Unix(c.AuthTime, 0)}
 	issued := time.Unix(c.IssuedAt, 0)
 	gone := badToken("The principal of the access token is deleted or disabled, or its credentials have changed.")
 	if c.IDType == "user" {
@@ -162,8 +164,7 @@ func (d *Directory) standing(ctx context.Context, c Claims) (Principal, error) {
 		return Principal{}, gone
 	}
 	if c.Credential != "" {
-		s, found := d.secret(ctx, *sp, func(s Secret) bool { return s.ID == c.Credential })
-		if !found || !d.now().Before(s.Expires) {
+		if !d.credentialStands(ctx, *sp, c.Credential) {
 			return Principal{}, gone
 		}
 	}

@@ -228,14 +228,16 @@ func (s *Service) userTokens(c *call, user identity.User, app identity.Applicati
 	if err != nil {
 		return nil, err
 	}
-	token, err := s.directory.UserToken(c.Context(), user, app, resource, c.address())
+	grant := identity.UserGrant{User: user, Client: app, ClientACR: identity.ClientPublic, Resource: resource, Scopes: []string{"user_impersonation"},
+		Methods: []string{identity.MethodPassword}, AuthTime: s.now(), Address: c.address()}
+	token, err := s.directory.UserToken(c.Context(), grant)
 	if err != nil {
 		return nil, err
 	}
 	answer := s.answer(c, asked, token)
 	answer["scope"] = asked.Scope
 	if asked.Version == 1 || asked.has("openid") {
-		if answer["id_token"], err = s.directory.IDToken(c.Context(), user, app.AppID, asked.Nonce, asked.Version); err != nil {
+		if answer["id_token"], err = s.directory.IDToken(c.Context(), grant, asked.Nonce, "", asked.Version); err != nil {
 			return nil, err
 		}
 	}
