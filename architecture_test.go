@@ -33,6 +33,7 @@ var edges = map[string]string{
 	"bundle":    "fault",
 	"nodeimage": "fault bundle",
 	"instance":  "fault",
+	"rbac":      "fault",
 
 	// Mechanism: no arm, no store, no provider.
 	"ruleset":      "fault",
