@@ -68,7 +68,8 @@ func (d *Directory) Application(ctx context.Context, appID string) (Application,
 	return *a, nil
 }
 
-// ServicePrincipal finds a service principal by object id or app id.
+// ServicePrincipal finds a service principal by object id or app id. Those of
+// applications that every tenant has are found, too.
 func (d *Directory) ServicePrincipal(ctx context.Context, id string) (ServicePrincipal, error) {
 	if err := d.objects.load(ctx); err != nil {
 		return ServicePrincipal{}, err
@@ -79,6 +80,9 @@ func (d *Directory) ServicePrincipal(ctx context.Context, id string) (ServicePri
 	if !found {
 		if uuid.Validate(id) != nil {
 			return ServicePrincipal{}, notFound(id)
+		}
+		if sp, err := d.firstPartyPrincipal(ctx, id); !fault.Is(err, fault.NotFound) {
+			return sp, err
 		}
 		key = principals + strings.ToLower(id)
 	}
@@ -133,29 +137,6 @@ func sorted[T any](ctx context.Context, d *Directory, under string, name func(T)
 	return found, nil
 }
 
-// GroupsOf lists the groups that an object is in, directly or through others.
-func (d *Directory) GroupsOf(id string) []string {
-	d.objects.mu.RLock()
-	defer d.objects.mu.RUnlock()
-	seen, queue := map[string]bool{}, []string{id}
-	for len(queue) > 0 {
-		next := queue[0]
-		queue = queue[1:]
-		for parent := range d.objects.parents[next] {
-			if !seen[parent] {
-				seen[parent] = true
-				queue = append(queue, parent)
-			}
-		}
-	}
-	found := make([]string, 0, len(seen))
-	for id := range seen {
-		found = append(found, id)
-	}
-	slices.Sort(found)
-	return found
-}
-
 // CreateUser adds a user; name is "alice" or "alice@<tenant's domain>".
 func (d *Directory) CreateUser(ctx context.Context, name, displayName, password string) (User, error) {
 	tenant, err := d.Tenant(ctx)
@@ -185,31 +166,6 @@ func (d *Directory) UpdateUser(ctx context.Context, id string, change func(*User
 // UpdateServicePrincipal changes a service principal through change.
 func (d *Directory) UpdateServicePrincipal(ctx context.Context, id string, change func(*ServicePrincipal)) error {
 	return update(ctx, d, principals+strings.ToLower(id), change)
-}
-
-func update[T any](ctx context.Context, d *Directory, key string, change func(*T)) error {
-	for {
-		current, revision, err := get[T](ctx, d.objects, key)
-		if err != nil {
-			return err
-		}
-		next := *current
-		change(&next)
-		err = d.objects.put(ctx, key, next, revision)
-		if !fault.Is(err, fault.Precondition) {
-			return err
-		}
-		record, err := d.objects.store.Get(ctx, key)
-		if err != nil {
-			return err
-		}
-		d.objects.mu.Lock()
-		err = d.objects.set(record)
-		d.objects.mu.Unlock()
-		if err != nil {
-			return err
-		}
-	}
 }
 
 // DeleteUser removes a user and every role they had; tokens of theirs are

@@ -92,6 +92,7 @@ func (d *Directory) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.objects.follow(ctx, d.log) })
 	group.Go(func() error { return d.keys.rotate(ctx, d.log) })
+	group.Go(func() error { return d.sweepAudit(ctx, d.log) })
 	return group.Wait()
 }
 

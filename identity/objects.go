@@ -26,6 +26,36 @@ type User struct {
 	PasswordHash string    `json:"passwordHash"` // argon2id
 	ValidFrom    time.Time `json:"validFrom"`    // tokens and grants from before are refused
 	Created      time.Time `json:"created"`
+	Profile
+
+	MustChange  bool      `json:"mustChange,omitempty"` // the password, at the next sign-in
+	PasswordSet time.Time `json:"passwordSet,omitzero"`
+}
+
+// Profile is what a directory says of a person and never looks at itself, under
+// Microsoft Graph's names.
+type Profile struct {
+	GivenName         string   `json:"givenName,omitempty"`
+	Surname           string   `json:"surname,omitempty"`
+	Mail              string   `json:"mail,omitempty"`
+	MailNickname      string   `json:"mailNickname,omitempty"`
+	OtherMails        []string `json:"otherMails,omitempty"`
+	JobTitle          string   `json:"jobTitle,omitempty"`
+	Department        string   `json:"department,omitempty"`
+	CompanyName       string   `json:"companyName,omitempty"`
+	OfficeLocation    string   `json:"officeLocation,omitempty"`
+	BusinessPhones    []string `json:"businessPhones,omitempty"`
+	MobilePhone       string   `json:"mobilePhone,omitempty"`
+	FaxNumber         string   `json:"faxNumber,omitempty"`
+	StreetAddress     string   `json:"streetAddress,omitempty"`
+	City              string   `json:"city,omitempty"`
+	State             string   `json:"state,omitempty"`
+	PostalCode        string   `json:"postalCode,omitempty"`
+	Country           string   `json:"country,omitempty"`
+	UsageLocation     string   `json:"usageLocation,omitempty"`
+	PreferredLanguage string   `json:"preferredLanguage,omitempty"`
+	EmployeeID        string   `json:"employeeId,omitempty"`
+	EmployeeType      string   `json:"employeeType,omitempty"`
 }
 
 // Application is what asks for tokens (a client) or what tokens are for (a resource).
@@ -42,6 +72,60 @@ type Application struct {
 
 	Certificates []Certificate         `json:"certificates,omitempty"`
 	Federated    []FederatedCredential `json:"federated,omitempty"`
+
+	WebRedirectURIs []string         `json:"webRedirectUris,omitempty"` // of a confidential client; RedirectURIs are a public one's
+	SPARedirectURIs []string         `json:"spaRedirectUris,omitempty"` // of a client in a browser: public, and with PKCE always
+	Scopes          []Scope          `json:"scopes,omitempty"`          // what users can consent to when it is a resource
+	AppRoles        []AppRole        `json:"appRoles,omitempty"`        // what can be assigned to users and applications when it is a resource
+	Required        []RequiredAccess `json:"requiredResourceAccess,omitempty"`
+	PreAuthorized   []PreAuthorized  `json:"preAuthorized,omitempty"`
+	GroupClaims     string           `json:"groupMembershipClaims,omitempty"` // "", None, SecurityGroup, All: whether its tokens name groups
+	Owners          []string         `json:"owners,omitempty"`                // object ids
+	Tags            []string         `json:"tags,omitempty"`
+	Notes           string           `json:"notes,omitempty"`
+	Description     string           `json:"description,omitempty"`
+	HomePage        string           `json:"homePageUrl,omitempty"`
+	LogoutURL       string           `json:"logoutUrl,omitempty"`
+}
+
+// Scope is a permission that a user gives to a client, Graph's oauth2PermissionScope.
+type Scope struct {
+	ID                      string `json:"id"`
+	Value                   string `json:"value"`
+	Type                    string `json:"type"` // User, or Admin: an administrator has to consent
+	Enabled                 bool   `json:"isEnabled"`
+	AdminConsentDescription string `json:"adminConsentDescription"`
+	AdminConsentDisplayName string `json:"adminConsentDisplayName"`
+	UserConsentDescription  string `json:"userConsentDescription"`
+	UserConsentDisplayName  string `json:"userConsentDisplayName"`
+}
+
+// AppRole is a role that an application defines for its own callers.
+type AppRole struct {
+	ID          string   `json:"id"`
+	Value       string   `json:"value"`
+	DisplayName string   `json:"displayName"`
+	Description string   `json:"description"`
+	Enabled     bool     `json:"isEnabled"`
+	Members     []string `json:"allowedMemberTypes"` // User, Application
+}
+
+// RequiredAccess is what a client says it will ask of a resource.
+type RequiredAccess struct {
+	ResourceAppID string           `json:"resourceAppId"`
+	Access        []ResourceAccess `json:"resourceAccess"`
+}
+
+// ResourceAccess is one permission: a Scope's or an AppRole's id.
+type ResourceAccess struct {
+	ID   string `json:"id"`
+	Type string `json:"type"` // Scope, Role
+}
+
+// PreAuthorized is a client that needs no consent for some scopes of a resource.
+type PreAuthorized struct {
+	AppID    string   `json:"appId"`
+	ScopeIDs []string `json:"delegatedPermissionIds"`
 }
 
 // PrincipalType is a kind of service principal, as Graph names it.
@@ -69,6 +153,13 @@ type ServicePrincipal struct {
 
 	Certificates []Certificate         `json:"certificates,omitempty"`
 	Federated    []FederatedCredential `json:"federated,omitempty"` // a managed identity's; an application's are its own
+
+	AssignmentRequired bool     `json:"appRoleAssignmentRequired,omitempty"` // only who has one of its app roles gets tokens for it
+	Owners             []string `json:"owners,omitempty"`
+	Tags               []string `json:"tags,omitempty"`
+	Notes              string   `json:"notes,omitempty"`
+	Description        string   `json:"description,omitempty"`
+	FirstParty         bool     `json:"-"` // of an application that every tenant has: stored nowhere
 }
 
 // Group is a set of users, principals and groups.
@@ -77,6 +168,37 @@ type Group struct {
 	DisplayName string    `json:"displayName"`
 	Members     []string  `json:"members,omitempty"` // object ids
 	Created     time.Time `json:"created"`
+
+	Description    string   `json:"description,omitempty"`
+	MailNickname   string   `json:"mailNickname,omitempty"`
+	RoleAssignable bool     `json:"isAssignableToRole,omitempty"` // can hold directory roles; never changes
+	Owners         []string `json:"owners,omitempty"`
+}
+
+// RoleAssignment gives a directory role to a principal, on the whole directory.
+type RoleAssignment struct {
+	ID          string    `json:"id"`
+	PrincipalID string    `json:"principalId"`
+	Role        string    `json:"roleDefinitionId"` // a template id
+	Created     time.Time `json:"created"`
+}
+
+// AppRoleAssignment gives a resource's app role to a principal.
+type AppRoleAssignment struct {
+	ID          string    `json:"id"`
+	PrincipalID string    `json:"principalId"`
+	ResourceID  string    `json:"resourceId"` // object id of the resource's service principal
+	AppRoleID   string    `json:"appRoleId"`
+	Created     time.Time `json:"created"`
+}
+
+// Grant is a consent: a client may use a resource with a user's rights.
+type Grant struct {
+	ID          string   `json:"id"`
+	ClientID    string   `json:"clientId"`              // object id of the client's service principal
+	PrincipalID string   `json:"principalId,omitempty"` // the user; "" stands for every user
+	ResourceID  string   `json:"resourceId"`            // object id of the resource's service principal
+	Scopes      []string `json:"scopes"`
 }
 
 // Assignment gives a principal a role on a scope and all below it.
@@ -118,6 +240,9 @@ const (
 	principals   = prefix + "principals/"
 	groups       = prefix + "groups/"
 	assignments  = prefix + "assignments/"
+	roleHolders  = prefix + "directoryroles/"
+	appRoles     = prefix + "approles/"
+	grants       = prefix + "grants/"
 
 	// marks hold each managed identity under its resource's id: who writes the
 	// mark first decides. They stand outside of the watched prefix.

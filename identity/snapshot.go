@@ -26,11 +26,25 @@ type objects struct {
 	revisions map[string]int64 // by key, also of deleted documents until the next full listing
 	values    map[string]any   // by key: *Tenant, *User, …
 	userNames map[string]string
-	appKeys   map[string]string // app id → key of the application
-	spKeys    map[string]string // app id → key of the service principal
-	parents   map[string]map[string]bool
+	appKeys   map[string]string                 // app id → key of the application
+	spKeys    map[string]string                 // app id → key of the service principal
+	uris      map[string]string                 // identifier URI → key of the application
+	refs      map[ref]map[string]bool           // object id, and what it is there → keys of the documents that name it
+	above     map[string][]string               // object id → GroupsOf, since the last change of a group
 	roles     map[string]map[string]*Assignment // principal → key → assignment
 }
+
+// ref is an object as a document of another names it.
+type ref struct{ id, as string }
+
+// What an object is in the document that names it.
+const (
+	asMember   = "member"   // of a group
+	asOwner    = "owner"    // of a group, application or service principal
+	asHolder   = "holder"   // of a directory role, an app role, a consent
+	asResource = "resource" // whose app role is assigned, to which is consented
+	asClient   = "client"   // that is consented to
+)
 
 func newObjects(s store.Store) *objects {
 	o := &objects{store: s}
@@ -41,7 +55,8 @@ func newObjects(s store.Store) *objects {
 func (o *objects) reset() {
 	o.revisions, o.values = map[string]int64{}, map[string]any{}
 	o.userNames, o.appKeys, o.spKeys = map[string]string{}, map[string]string{}, map[string]string{}
-	o.parents, o.roles = map[string]map[string]bool{}, map[string]map[string]*Assignment{}
+	o.uris, o.refs, o.above = map[string]string{}, map[ref]map[string]bool{}, map[string][]string{}
+	o.roles = map[string]map[string]*Assignment{}
 }
 
 // load lists the directory once; later calls return at once.
@@ -152,6 +167,12 @@ func (o *objects) set(r store.Record) error {
 		value = &Group{}
 	case strings.HasPrefix(r.Key, assignments):
 		value = &Assignment{}
+	case strings.HasPrefix(r.Key, roleHolders):
+		value = &RoleAssignment{}
+	case strings.HasPrefix(r.Key, appRoles):
+		value = &AppRoleAssignment{}
+	case strings.HasPrefix(r.Key, grants):
+		value = &Grant{}
 	default:
 		return fmt.Errorf("unknown kind of directory document %q", r.Key)
 	}
@@ -183,38 +204,100 @@ func (o *objects) index(key string, value any) {
 		o.userNames[strings.ToLower(v.Name)] = key
 	case *Application:
 		o.appKeys[strings.ToLower(v.AppID)] = key
+		for _, uri := range v.IdentifierURIs {
+			o.uris[strings.ToLower(uri)] = key
+		}
 	case *ServicePrincipal:
 		o.spKeys[strings.ToLower(v.AppID)] = key
 	case *Group:
-		for _, member := range v.Members {
-			if o.parents[member] == nil {
-				o.parents[member] = map[string]bool{}
-			}
-			o.parents[member][v.ID] = true
-		}
+		clear(o.above)
 	case *Assignment:
 		if o.roles[v.PrincipalID] == nil {
 			o.roles[v.PrincipalID] = map[string]*Assignment{}
 		}
 		o.roles[v.PrincipalID][key] = v
 	}
+	for _, r := range refsOf(value) {
+		if o.refs[r] == nil {
+			o.refs[r] = map[string]bool{}
+		}
+		o.refs[r][key] = true
+	}
 }
 
 func (o *objects) unindex(key string) {
-	switch v := o.values[key].(type) {
+	value := o.values[key]
+	switch v := value.(type) {
 	case *User:
-		delete(o.userNames, strings.ToLower(v.Name))
+		o.forget(o.userNames, v.Name, key)
 	case *Application:
-		delete(o.appKeys, strings.ToLower(v.AppID))
-	case *ServicePrincipal:
-		delete(o.spKeys, strings.ToLower(v.AppID))
-	case *Group:
-		for _, member := range v.Members {
-			delete(o.parents[member], v.ID)
+		o.forget(o.appKeys, v.AppID, key)
+		for _, uri := range v.IdentifierURIs {
+			o.forget(o.uris, uri, key)
 		}
+	case *ServicePrincipal:
+		o.forget(o.spKeys, v.AppID, key)
+	case *Group:
+		clear(o.above)
 	case *Assignment:
 		delete(o.roles[v.PrincipalID], key)
 	}
+	for _, r := range refsOf(value) {
+		if delete(o.refs[r], key); len(o.refs[r]) == 0 {
+			delete(o.refs, r)
+		}
+	}
+}
+
+// forget takes key's name out of an index, unless another document has it by now.
+func (o *objects) forget(names map[string]string, name, key string) {
+	if name = strings.ToLower(name); names[name] == key {
+		delete(names, name)
+	}
+}
+
+// refsOf are the objects that a document names.
+func refsOf(value any) []ref {
+	var found []ref
+	add := func(as string, ids ...string) {
+		for _, id := range ids {
+			found = append(found, ref{id, as})
+		}
+	}
+	switch v := value.(type) {
+	case *Application:
+		add(asOwner, v.Owners...)
+	case *ServicePrincipal:
+		add(asOwner, v.Owners...)
+	case *Group:
+		add(asMember, v.Members...)
+		add(asOwner, v.Owners...)
+	case *RoleAssignment:
+		add(asHolder, v.PrincipalID)
+	case *AppRoleAssignment:
+		add(asHolder, v.PrincipalID)
+		add(asResource, v.ResourceID)
+	case *Grant:
+		add(asClient, v.ClientID)
+		add(asResource, v.ResourceID)
+		if v.PrincipalID != "" {
+			add(asHolder, v.PrincipalID)
+		}
+	}
+	return found
+}
+
+// naming returns the documents of one kind that name an object.
+func naming[T any](o *objects, id, as string) []*T {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	var found []*T
+	for key := range o.refs[ref{id, as}] {
+		if v, ok := o.values[key].(*T); ok {
+			found = append(found, v)
+		}
+	}
+	return found
 }
 
 // get returns the document of key as T. One that another replica wrote a moment
