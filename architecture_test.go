@@ -41,17 +41,20 @@ var edges = map[string]string{
 	"netpolicy":    "fault ruleset",
 	"machine":      "fault cgroup bundle nodeimage node",
 	"node":         "fault supervise pki cgroup netpolicy",
-	"controlplane": "fault supervise pki cgroup bundle reconcile",
-	"host":         "fault store machine controlplane dataplane ruleset",
+	"controlplane": "fault supervise pki cgroup bundle reconcile admission",
+	"admission":    "fault",
+	"metadata":     "fault dataplane", // it answers what the data plane knows by address
+	"host":         "fault store machine controlplane dataplane ruleset metadata",
 
 	// Providers: not each other.
-	"cluster":         "fault resource store reconcile pki machine node controlplane dataplane host arm",
+	"cluster":         "fault resource store reconcile pki machine node controlplane dataplane host arm oidc",
 	"network":         "fault resource store reconcile dataplane ruleset host arm",
-	"compute":         "fault resource store reconcile machine node host arm",
+	"compute":         "fault resource store reconcile machine node host arm metadata",
 	"managedidentity": "fault resource store arm",
 	"why":             "fault dataplane ruleset netpolicy host",
 	"identity":        "fault resource store pki arm",
 	"registry":        "fault",
+	"oidc":            "fault store pki", // what clusters publish of their issuers
 	"guard":           "fault",
 
 	// Front door and clients.
@@ -66,7 +69,7 @@ var edges = map[string]string{
 
 // http lists who may touch net/http: front doors, clients, the way between serve
 // and host, and the policy agent, which is a small client of its API server.
-const http = "arm identity registry guard client host netpolicy testcloud bench cmd"
+const http = "metadata admission oidc arm identity registry guard client host netpolicy testcloud bench cmd"
 
 func TestDependencyDirections(t *testing.T) {
 	for _, p := range packages(t) {

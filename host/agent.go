@@ -10,6 +10,7 @@ import (
 	"bastide.dev/controlplane"
 	"bastide.dev/dataplane"
 	"bastide.dev/machine"
+	"bastide.dev/metadata"
 )
 
 // Network is the machine's data plane.
@@ -47,13 +48,21 @@ type Link interface {
 	Report(ctx context.Context, reports []Report) error
 }
 
-// Config is what an Agent needs; every field is required, Queries by queries.
+// Metadata answers machines at the metadata address. Its methods are idempotent.
+type Metadata interface {
+	Put(m metadata.Machine) error
+	Remove(machine string)
+}
+
+// Config is what an Agent needs; every field is required, Queries by queries,
+// Metadata by its units.
 type Config struct {
 	Link          Link
 	Network       Network
 	ControlPlanes ControlPlanes
 	Machines      Machines
 	Queries       Queries
+	Metadata      Metadata
 	Log           *slog.Logger
 }
 
@@ -127,7 +136,7 @@ func (a *Agent) receive(ctx context.Context, u Unit) {
 	switch u.Kind {
 	case EdgeUnit, VNetUnit:
 		a.net.set(u)
-	case ControlPlaneUnit, MachineUnit, QueryUnit:
+	case ControlPlaneUnit, MachineUnit, MetadataUnit, QueryUnit:
 		a.keep(ctx, u)
 	default:
 		a.outbox.put(Report{Kind: u.Kind, Name: u.Name, Generation: u.Generation, Error: "this host doesn't know units of kind " + string(u.Kind)})
@@ -193,6 +202,8 @@ func (a *Agent) maker(key unitKey) maker {
 	switch key.kind {
 	case MachineUnit:
 		return &machineMaker{provider: a.Machines, net: a.net}
+	case MetadataUnit:
+		return &metadataMaker{metadata: a.Metadata}
 	case QueryUnit:
 		return &queryMaker{queries: a.Queries, machines: a.Machines}
 	}

@@ -16,6 +16,7 @@ import (
 	"bastide.dev/controlplane"
 	"bastide.dev/dataplane"
 	"bastide.dev/machine"
+	"bastide.dev/metadata"
 )
 
 // world is everything an agent touches, in memory.
@@ -29,12 +30,13 @@ type world struct {
 	planes   map[string]controlplane.Status
 	bootFail int // so many boots fail
 	boots    int
+	told     map[string]metadata.Machine
 	changed  chan string
 }
 
 func newWorld() *world {
 	return &world{units: make(chan Unit, 100), reports: map[unitKey]Report{}, machines: map[string]*machine.Status{},
-		planes: map[string]controlplane.Status{}, changed: make(chan string, 10)}
+		planes: map[string]controlplane.Status{}, told: map[string]metadata.Machine{}, changed: make(chan string, 10)}
 }
 
 func (w *world) Units(ctx context.Context, receive func(Unit)) error {
@@ -178,9 +180,24 @@ func (m machines) Status(context.Context) ([]machine.Status, error) {
 
 func (m machines) Changed() <-chan string { return m.changed }
 
+type answers struct{ *world }
+
+func (a answers) Put(m metadata.Machine) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.told[m.ID] = m
+	return nil
+}
+
+func (a answers) Remove(id string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.told, id)
+}
+
 func (w *world) start(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	agent := NewAgent(Config{Link: w, Network: network{w}, ControlPlanes: planes{w}, Machines: machines{w}, Log: slog.New(slog.DiscardHandler)})
+	agent := NewAgent(Config{Link: w, Network: network{w}, ControlPlanes: planes{w}, Machines: machines{w}, Metadata: answers{w}, Log: slog.New(slog.DiscardHandler)})
 	done := make(chan error, 1)
 	go func() { done <- agent.Run(ctx) }()
 	t.Cleanup(func() {
@@ -350,4 +367,35 @@ func TestKeysStayApart(t *testing.T) {
 	if len(slices.Compact(keys)) != 4 {
 		t.Errorf("keys meet: %v", keys)
 	}
+}
+
+// What a machine finds at the metadata address comes and goes with its unit,
+// also with one that went while the host was away; another machine's isn't taken.
+func TestMetadataUnits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.start(t)
+		w.units <- unit(t, MetadataUnit, "m1", 1, metadata.Machine{ID: "m1"})
+		w.units <- unit(t, MetadataUnit, "m2", 2, metadata.Machine{ID: "m2"})
+		w.units <- unit(t, MetadataUnit, "m3", 3, metadata.Machine{ID: "m1", TenantID: "another's"})
+		w.units <- Unit{Synced: true}
+		synctest.Wait()
+		if len(w.told) != 2 || w.told["m1"].TenantID != "" || !w.reports[unitKey{MetadataUnit, "m1"}].Applied || w.reports[unitKey{MetadataUnit, "m3"}].Error == "" {
+			t.Errorf("told %v, reports %+v", w.told, w.reports)
+		}
+		w.units <- Unit{Kind: MetadataUnit, Name: "m1", Generation: 4, Deleted: true}
+		synctest.Wait()
+		if _, there := w.told["m1"]; there || !w.reports[unitKey{MetadataUnit, "m1"}].Gone {
+			t.Errorf("told %v, reports %+v", w.told, w.reports)
+		}
+		old := w.units
+		w.units = make(chan Unit, 10)
+		close(old)
+		w.units <- Unit{Synced: true}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if len(w.told) != 0 {
+			t.Errorf("after a listing without it: %v", w.told)
+		}
+	})
 }

@@ -26,6 +26,7 @@ const (
 	VNetUnit         Kind = "vnet"         // dataplane.VNet
 	ControlPlaneUnit Kind = "controlplane" // controlplane.Spec
 	MachineUnit      Kind = "machine"      // machine.Spec
+	MetadataUnit     Kind = "metadata"     // metadata.Machine; named after its machine
 	QueryUnit        Kind = "query"        // Query; it is answered once, and removed by who asked
 )
 

@@ -13,6 +13,7 @@ import (
 
 	"bastide.dev/controlplane"
 	"bastide.dev/machine"
+	"bastide.dev/metadata"
 )
 
 // maker makes one kind of unit so, or removes it. Both are repeated after errors.
@@ -171,6 +172,26 @@ func (m *machineMaker) status(ctx context.Context, id string, report *Report) er
 
 func (m *machineMaker) remove(ctx context.Context, name string) error {
 	return m.provider.Delete(ctx, name)
+}
+
+// metadataMaker tells what a machine finds at the metadata address. Nothing of
+// it outlives the process: the next one is told again.
+type metadataMaker struct{ metadata Metadata }
+
+func (m *metadataMaker) make(_ context.Context, u Unit, _ *Report) error {
+	var machine metadata.Machine
+	if err := json.Unmarshal(u.Spec, &machine); err != nil {
+		return fmt.Errorf("unit: %w", err)
+	}
+	if machine.ID != u.Name {
+		return fmt.Errorf("unit: it is of machine %q", machine.ID)
+	}
+	return m.metadata.Put(machine)
+}
+
+func (m *metadataMaker) remove(_ context.Context, name string) error {
+	m.metadata.Remove(name)
+	return nil
 }
 
 type controlPlaneMaker struct {

@@ -18,6 +18,7 @@ import (
 	"bastide.dev/fault"
 	"bastide.dev/host"
 	"bastide.dev/machine"
+	"bastide.dev/metadata"
 	"bastide.dev/store"
 )
 
@@ -34,6 +35,7 @@ type Host struct {
 	Edge     dataplane.Edge
 	Planes   map[string]controlplane.Spec
 	Machines map[string]machine.Spec
+	Metadata map[string]metadata.Machine
 	// Nodes are the Node objects of each control plane, by name: the kubelet's version.
 	Nodes map[string]map[string]string
 }
@@ -41,7 +43,7 @@ type Host struct {
 // New returns a host that has nothing yet.
 func New(s store.Store, name string) *Host {
 	return &Host{Store: s, Name: name, VNets: map[string]dataplane.VNet{}, Planes: map[string]controlplane.Spec{},
-		Machines: map[string]machine.Spec{}, Nodes: map[string]map[string]string{}}
+		Machines: map[string]machine.Spec{}, Metadata: map[string]metadata.Machine{}, Nodes: map[string]map[string]string{}}
 }
 
 // Answer makes every unit so and stores a report on each whose report changes;
@@ -52,7 +54,7 @@ func (h *Host) Answer(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	// Machines before control planes: whose nodes are ready depends on them.
-	order := []host.Kind{host.EdgeUnit, host.VNetUnit, host.MachineUnit, host.ControlPlaneUnit, host.QueryUnit}
+	order := []host.Kind{host.EdgeUnit, host.VNetUnit, host.MachineUnit, host.MetadataUnit, host.ControlPlaneUnit, host.QueryUnit}
 	changed := false
 	for _, kind := range order {
 		for _, record := range records {
@@ -99,6 +101,8 @@ func (h *Host) apply(kind host.Kind, name string, record store.Record) (host.Rep
 	case host.MachineUnit:
 		h.Machines[name], err = decode[machine.Spec](record)
 		report.Machine = &machine.Status{ID: name, Phase: machine.Running}
+	case host.MetadataUnit:
+		h.Metadata[name], err = decode[metadata.Machine](record)
 	case host.QueryUnit:
 		err = h.answer(record, &report)
 	}
@@ -140,6 +144,8 @@ func (h *Host) remove(kind host.Kind, name string) error {
 		delete(h.Nodes, name)
 	case host.MachineUnit:
 		delete(h.Machines, name)
+	case host.MetadataUnit:
+		delete(h.Metadata, name)
 	}
 	return nil
 }
