@@ -15,9 +15,6 @@ import (
 	"bastide.dev/store"
 )
 
-// GlobalAdministrator is the template id of the role that can do everything in the directory.
-const GlobalAdministrator = "62e90394-69f5-4237-9190-012177145e10"
-
 // LockedOut says which policies keep every Global Administrator from changing
 // policies, wherever they sign in from; nil when one of them can still do it.
 func (s *Service) LockedOut(ctx context.Context) ([]Policy, error) {
@@ -49,7 +46,7 @@ func (s *Service) LockedOut(ctx context.Context) ([]Policy, error) {
 // administrators are the people who are Global Administrators, also as members
 // of a group: a service principal is nobody who could look why.
 func (s *Service) administrators(ctx context.Context) ([]string, error) {
-	holders, err := s.directory.HoldersOf(ctx, GlobalAdministrator)
+	holders, err := s.directory.HoldersOf(ctx, identity.GlobalAdministrator)
 	if err != nil {
 		return nil, fmt.Errorf("read administrators: %w", err)
 	}
@@ -111,7 +108,8 @@ func (b *book) places() []netip.Addr {
 
 // SwitchOff disables a policy, by id or name, straight in the store: for the
 // machine's own administrator, when nobody gets a token any more.
-func SwitchOff(ctx context.Context, to store.Store, auditor Auditor, who Actor, idOrName string, now time.Time) (Policy, error) {
+// identity.By says in the context who did it.
+func SwitchOff(ctx context.Context, to store.Store, idOrName string, now time.Time) (Policy, error) {
 	for range attempts {
 		b, err := readBook(ctx, to)
 		if err != nil {
@@ -125,8 +123,8 @@ func SwitchOff(ctx context.Context, to store.Store, auditor Auditor, who Actor, 
 		}
 		next := matches[0]
 		next.State, next.Modified = Disabled, now.UTC()
-		err = commit(ctx, to, auditor, policyPrefix+next.ID, b.version,
-			Change{who, "Update conditional access policy", "Policy", next.ID, next.Name, matches[0], next})
+		err = commit(ctx, to, now, policyPrefix+next.ID, b.version,
+			change{"Update conditional access policy", identity.AuditTarget{Type: "Policy", ID: next.ID, Name: next.Name}, matches[0], next})
 		if !fault.Is(err, fault.Precondition) {
 			return next, err
 		}

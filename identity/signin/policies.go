@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
 	"bastide.dev/fault"
+	"bastide.dev/identity"
 	"bastide.dev/store"
 )
 
@@ -99,40 +101,31 @@ func readBook(ctx context.Context, from store.Store) (*book, error) {
 	return b, nil
 }
 
-// Actor is who changes a policy.
-type Actor struct {
-	Kind, ID, Name string
-	AppID          string
-	Address        string
-	Correlation    string
-}
-
-// Change is what was done, for the directory's audit log. Before and After are
-// a Policy or a Location; nil when there was or is none.
-type Change struct {
-	Actor         Actor
-	Activity      string // "Add conditional access policy"
-	TargetType    string // "Policy", "NamedLocation"
-	ID, Name      string
-	Before, After any
+// change is what was done, for the directory's audit log: before and after are
+// a Policy or a Location, nil when there was or is none. Who did it is in the
+// context, by identity.By.
+type change struct {
+	activity      string
+	target        identity.AuditTarget
+	before, after any
 }
 
 // attempts bounds how often a change is tried anew when others change policies at the same moment.
 const attempts = 10
 
-// change writes one document together with the version and the audit record.
-// edit looks at the book and says what to write: nil as After deletes.
-func (s *Service) change(ctx context.Context, key string, edit func(*book) (Change, error)) error {
+// edit writes one document together with the version and the audit record.
+// look sees the book and says what to write: nil as after deletes.
+func (s *Service) edit(ctx context.Context, key string, look func(*book) (change, error)) error {
 	for range attempts {
 		b, err := readBook(ctx, s.store)
 		if err != nil {
 			return err
 		}
-		c, err := edit(b)
+		c, err := look(b)
 		if err != nil {
 			return err
 		}
-		err = commit(ctx, s.store, s.auditor, key, b.version, c)
+		err = commit(ctx, s.store, s.now(), key, b.version, c)
 		if !fault.Is(err, fault.Precondition) {
 			return err
 		}
@@ -140,21 +133,21 @@ func (s *Service) change(ctx context.Context, key string, edit func(*book) (Chan
 	return fault.New(fault.Conflict, "Conflict", "The policies were changed by others at the same moment. Try again.")
 }
 
-func commit(ctx context.Context, to store.Store, auditor Auditor, key string, version int64, c Change) error {
+func commit(ctx context.Context, to store.Store, now time.Time, key string, version int64, c change) error {
 	write := store.Change{Key: key, Revision: store.Any}
-	if c.After != nil {
-		data, err := json.Marshal(c.After)
+	if c.after != nil {
+		data, err := json.Marshal(c.after)
 		if err != nil {
 			return fmt.Errorf("encode %s: %w", key, err)
 		}
 		write.Value = data
 	}
 	changes := []store.Change{write, {Key: versionKey, Value: []byte(uuid.NewString()), Revision: version}}
-	audit, err := auditor.Audit(ctx, c)
+	audit, err := identity.AuditChange(ctx, now, c.activity, identity.CategoryPolicy, c.target, c.before, c.after)
 	if err != nil {
-		return fmt.Errorf("audit: %w", err)
+		return err
 	}
-	if _, err := to.Txn(ctx, append(changes, audit...)...); err != nil {
+	if _, err := to.Txn(ctx, append(changes, audit)...); err != nil {
 		return fmt.Errorf("write %s: %w", key, err)
 	}
 	return nil
@@ -187,42 +180,42 @@ func (b *book) policy(id string) (Policy, error) {
 }
 
 // CreatePolicy adds a policy from Graph's body.
-func (s *Service) CreatePolicy(ctx context.Context, who Actor, body map[string]any) (Policy, error) {
+func (s *Service) CreatePolicy(ctx context.Context, body map[string]any) (Policy, error) {
 	p, err := ParsePolicy(body, nil)
 	if err != nil {
 		return Policy{}, err
 	}
 	p.ID, p.Created = uuid.NewString(), s.now().UTC()
-	return p, s.change(ctx, policyPrefix+p.ID, func(b *book) (Change, error) {
+	return p, s.edit(ctx, policyPrefix+p.ID, func(b *book) (change, error) {
 		if len(b.policies) >= maxPolicies {
-			return Change{}, fault.New(fault.Conflict, "BadRequest", "There are %d policies; more aren't possible.", maxPolicies)
+			return change{}, fault.New(fault.Conflict, "BadRequest", "There are %d policies; more aren't possible.", maxPolicies)
 		}
-		return Change{who, "Add conditional access policy", "Policy", p.ID, p.Name, nil, p}, s.references(ctx, b, p)
+		return change{"Add conditional access policy", identity.AuditTarget{Type: "Policy", ID: p.ID, Name: p.Name}, nil, p}, s.references(ctx, b, p)
 	})
 }
 
 // UpdatePolicy lays a PATCH over a policy.
-func (s *Service) UpdatePolicy(ctx context.Context, who Actor, id string, body map[string]any) (Policy, error) {
+func (s *Service) UpdatePolicy(ctx context.Context, id string, body map[string]any) (Policy, error) {
 	var p Policy
-	err := s.change(ctx, policyPrefix+strings.ToLower(id), func(b *book) (Change, error) {
+	err := s.edit(ctx, policyPrefix+strings.ToLower(id), func(b *book) (change, error) {
 		old, err := b.policy(id)
 		if err != nil {
-			return Change{}, err
+			return change{}, err
 		}
 		if p, err = ParsePolicy(body, &old); err != nil {
-			return Change{}, err
+			return change{}, err
 		}
 		p.Modified = s.now().UTC()
-		return Change{who, "Update conditional access policy", "Policy", p.ID, p.Name, old, p}, s.references(ctx, b, p)
+		return change{"Update conditional access policy", identity.AuditTarget{Type: "Policy", ID: p.ID, Name: p.Name}, old, p}, s.references(ctx, b, p)
 	})
 	return p, err
 }
 
 // DeletePolicy removes a policy.
-func (s *Service) DeletePolicy(ctx context.Context, who Actor, id string) error {
-	return s.change(ctx, policyPrefix+strings.ToLower(id), func(b *book) (Change, error) {
+func (s *Service) DeletePolicy(ctx context.Context, id string) error {
+	return s.edit(ctx, policyPrefix+strings.ToLower(id), func(b *book) (change, error) {
 		old, err := b.policy(id)
-		return Change{who, "Delete conditional access policy", "Policy", old.ID, old.Name, old, nil}, err
+		return change{"Delete conditional access policy", identity.AuditTarget{Type: "Policy", ID: old.ID, Name: old.Name}, old, nil}, err
 	})
 }
 
@@ -258,53 +251,53 @@ func (b *book) location(id string) (Location, error) {
 }
 
 // CreateLocation adds a named location from Graph's body.
-func (s *Service) CreateLocation(ctx context.Context, who Actor, body map[string]any) (Location, error) {
+func (s *Service) CreateLocation(ctx context.Context, body map[string]any) (Location, error) {
 	l, err := ParseLocation(body, nil)
 	if err != nil {
 		return Location{}, err
 	}
 	l.ID, l.Created = uuid.NewString(), s.now().UTC()
-	return l, s.change(ctx, locationPrefix+l.ID, func(b *book) (Change, error) {
+	return l, s.edit(ctx, locationPrefix+l.ID, func(b *book) (change, error) {
 		if len(b.locations) >= maxLocations {
-			return Change{}, fault.New(fault.Conflict, "BadRequest", "There are %d named locations; more aren't possible.", maxLocations)
+			return change{}, fault.New(fault.Conflict, "BadRequest", "There are %d named locations; more aren't possible.", maxLocations)
 		}
-		return Change{who, "Add named location", "NamedLocation", l.ID, l.Name, nil, l}, nil
+		return change{"Add named location", identity.AuditTarget{Type: "NamedLocation", ID: l.ID, Name: l.Name}, nil, l}, nil
 	})
 }
 
 // UpdateLocation lays a PATCH over a named location.
-func (s *Service) UpdateLocation(ctx context.Context, who Actor, id string, body map[string]any) (Location, error) {
+func (s *Service) UpdateLocation(ctx context.Context, id string, body map[string]any) (Location, error) {
 	var l Location
-	err := s.change(ctx, locationPrefix+strings.ToLower(id), func(b *book) (Change, error) {
+	err := s.edit(ctx, locationPrefix+strings.ToLower(id), func(b *book) (change, error) {
 		old, err := b.location(id)
 		if err != nil {
-			return Change{}, err
+			return change{}, err
 		}
 		if l, err = ParseLocation(body, &old); err != nil {
-			return Change{}, err
+			return change{}, err
 		}
 		l.Modified = s.now().UTC()
-		return Change{who, "Update named location", "NamedLocation", l.ID, l.Name, old, l}, nil
+		return change{"Update named location", identity.AuditTarget{Type: "NamedLocation", ID: l.ID, Name: l.Name}, old, l}, nil
 	})
 	return l, err
 }
 
 // DeleteLocation removes a named location that no policy names and that isn't trusted.
-func (s *Service) DeleteLocation(ctx context.Context, who Actor, id string) error {
-	return s.change(ctx, locationPrefix+strings.ToLower(id), func(b *book) (Change, error) {
+func (s *Service) DeleteLocation(ctx context.Context, id string) error {
+	return s.edit(ctx, locationPrefix+strings.ToLower(id), func(b *book) (change, error) {
 		old, err := b.location(id)
 		if err != nil {
-			return Change{}, err
+			return change{}, err
 		}
 		if old.Trusted {
-			return Change{}, fault.New(fault.Invalid, "BadRequest", "The named location '%s' is trusted. Mark it as not trusted before you delete it.", old.Name)
+			return change{}, fault.New(fault.Invalid, "BadRequest", "The named location '%s' is trusted. Mark it as not trusted before you delete it.", old.Name)
 		}
 		for _, p := range b.policies {
 			if l := p.Conditions.Locations; l != nil && (slices.Contains(l.Include, old.ID) || slices.Contains(l.Exclude, old.ID)) {
-				return Change{}, fault.New(fault.Invalid, "BadRequest", "The named location '%s' is used by the policy '%s'.", old.Name, p.Name)
+				return change{}, fault.New(fault.Invalid, "BadRequest", "The named location '%s' is used by the policy '%s'.", old.Name, p.Name)
 			}
 		}
-		return Change{who, "Delete named location", "NamedLocation", old.ID, old.Name, old, nil}, nil
+		return change{"Delete named location", identity.AuditTarget{Type: "NamedLocation", ID: old.ID, Name: old.Name}, old, nil}, nil
 	})
 }
 

@@ -73,30 +73,18 @@ func (directory) HoldersOf(context.Context, string) ([]string, error) {
 	return []string{admins, robot}, nil
 }
 
-// audit keeps a record beside each change.
-type audit struct{ broken bool }
-
-func (a audit) Audit(_ context.Context, c Change) ([]store.Change, error) {
-	if a.broken {
-		return nil, errors.New("no audit today")
-	}
-	return []store.Change{{Key: "audit/" + c.Activity + "/" + c.ID + "/" + identity.Random(4), Value: fmt.Appendf(nil, "%s %v -> %v", c.Actor.Name, c.Before != nil, c.After != nil), Revision: store.Absent}}, nil
-}
-
 func service(t *testing.T, s store.Store, limits Limits) *Service {
 	t.Helper()
-	made, err := New(Config{Store: s, Directory: directory{}, Auditor: audit{}, Log: slog.New(slog.DiscardHandler), Limits: limits})
+	made, err := New(Config{Store: s, Directory: directory{}, Log: slog.New(slog.DiscardHandler), Limits: limits})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return made
 }
 
-var root = Actor{Name: "root"}
-
 func (s *Service) mustCreate(t *testing.T, conditions, controls string) Policy {
 	t.Helper()
-	p, err := s.CreatePolicy(t.Context(), root, body(t, `{"displayName":"p","state":"enabled","conditions":{`+conditions+`},`+controls+`}`))
+	p, err := s.CreatePolicy(t.Context(), body(t, `{"displayName":"p","state":"enabled","conditions":{`+conditions+`},`+controls+`}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,21 +110,23 @@ func TestAPolicyHoldsAtOnce(t *testing.T) {
 	if a, b := s.verdict(t, person()), other.verdict(t, person()); a != "block" || b != "block" {
 		t.Errorf("here %q, in another replica %q", a, b)
 	}
-	if _, err := other.UpdatePolicy(t.Context(), root, strings.ToUpper(p.ID), body(t, `{"state":"disabled"}`)); err != nil {
+	carol := identity.By(t.Context(), identity.AuditActor{Kind: identity.UserKind, Name: "carol@test"})
+	if _, err := other.UpdatePolicy(carol, strings.ToUpper(p.ID), body(t, `{"state":"disabled"}`)); err != nil {
 		t.Fatal(err)
 	}
 	if got := s.verdict(t, person()); got != "" {
 		t.Errorf("disabled: %q", got)
 	}
-	if err := s.DeletePolicy(t.Context(), root, p.ID); err != nil {
+	if err := s.DeletePolicy(t.Context(), p.ID); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := other.Policy(t.Context(), p.ID); !fault.Is(err, fault.NotFound) {
 		t.Errorf("deleted: %v", err)
 	}
-	records, _, err := base.List(t.Context(), "audit/")
-	if err != nil || len(records) != 3 || string(records[0].Value) != "root false -> true" {
-		t.Errorf("audit: %v %v", records, err)
+	records, _, err := base.List(t.Context(), "identity-audit/")
+	if err != nil || len(records) != 3 || !strings.Contains(string(records[1].Value), `"before":"enabled","after":"disabled"`) ||
+		!strings.Contains(string(records[1].Value), "carol") || strings.Contains(string(records[0].Value), "carol") {
+		t.Errorf("audit: %+v %v", records, err)
 	}
 }
 
@@ -162,12 +152,12 @@ func TestLiveDirectoryCounts(t *testing.T) {
 
 func TestReferences(t *testing.T) {
 	s := service(t, memory.New(0), Limits{})
-	_, err := s.CreatePolicy(t.Context(), root, body(t, `{"displayName":"p","state":"enabled","conditions":{"users":{"includeUsers":["`+robot+`"],"excludeGroups":["`+alice+`"]},
+	_, err := s.CreatePolicy(t.Context(), body(t, `{"displayName":"p","state":"enabled","conditions":{"users":{"includeUsers":["`+robot+`"],"excludeGroups":["`+alice+`"]},
 		"applications":{"includeApplications":["`+office+`"]},"locations":{"includeLocations":["`+cafe+`"]}},`+block+`}`))
 	if f := fault.From(err); f == nil || len(f.Details) != 4 {
 		t.Errorf("what doesn't exist: %v", err)
 	}
-	l, err := s.CreateLocation(t.Context(), root, body(t, `{"@odata.type":"#microsoft.graph.ipNamedLocation","displayName":"cafe","isTrusted":true,"ipRanges":[{"cidrAddress":"10.2.0.0/16"}]}`))
+	l, err := s.CreateLocation(t.Context(), body(t, `{"@odata.type":"#microsoft.graph.ipNamedLocation","displayName":"cafe","isTrusted":true,"ipRanges":[{"cidrAddress":"10.2.0.0/16"}]}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,19 +165,19 @@ func TestReferences(t *testing.T) {
 	if got := s.verdict(t, person(from("10.2.9.9"))); got != "block" {
 		t.Errorf("at the cafe: %q", got)
 	}
-	if err := s.DeleteLocation(t.Context(), root, l.ID); !fault.Is(err, fault.Invalid) {
+	if err := s.DeleteLocation(t.Context(), l.ID); !fault.Is(err, fault.Invalid) {
 		t.Errorf("a trusted location deleted: %v", err)
 	}
-	if _, err := s.UpdateLocation(t.Context(), root, l.ID, map[string]any{"isTrusted": false}); err != nil {
+	if _, err := s.UpdateLocation(t.Context(), l.ID, map[string]any{"isTrusted": false}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.DeleteLocation(t.Context(), root, l.ID); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "'p'") {
+	if err := s.DeleteLocation(t.Context(), l.ID); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "'p'") {
 		t.Errorf("a location in use deleted: %v", err)
 	}
-	if err := s.DeletePolicy(t.Context(), root, p.ID); err != nil {
+	if err := s.DeletePolicy(t.Context(), p.ID); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.DeleteLocation(t.Context(), root, l.ID); err != nil {
+	if err := s.DeleteLocation(t.Context(), l.ID); err != nil {
 		t.Error(err)
 	}
 }
@@ -198,7 +188,7 @@ func TestManyWritersAtOnce(t *testing.T) {
 	for range 4 {
 		s := service(t, base, Limits{})
 		writers.Go(func() {
-			if _, err := s.CreatePolicy(t.Context(), root, body(t, `{"displayName":"p","state":"enabled","conditions":{`+everyone+`},`+block+`}`)); err != nil {
+			if _, err := s.CreatePolicy(t.Context(), body(t, `{"displayName":"p","state":"enabled","conditions":{`+everyone+`},`+block+`}`)); err != nil {
 				t.Error(err)
 			}
 		})
@@ -206,19 +196,6 @@ func TestManyWritersAtOnce(t *testing.T) {
 	writers.Wait()
 	if found, err := ReadPolicies(t.Context(), base); err != nil || len(found) != 4 {
 		t.Errorf("%d policies, %v", len(found), err)
-	}
-}
-
-func TestNothingIsChangedWithoutARecord(t *testing.T) {
-	base := memory.New(0)
-	s := service(t, base, Limits{})
-	p := s.mustCreate(t, everyone, block)
-	s.auditor = audit{broken: true}
-	if err := s.DeletePolicy(t.Context(), root, p.ID); err == nil {
-		t.Error("deleted")
-	}
-	if got := s.verdict(t, person()); got != "block" {
-		t.Errorf("%q", got)
 	}
 }
 
@@ -246,22 +223,22 @@ func TestLockedOut(t *testing.T) {
 	if got := said(); !slices.Equal(got, []string{p.ID}) {
 		t.Errorf("%v, want %s", got, p.ID)
 	}
-	if _, err := s.CreateLocation(t.Context(), root, body(t, `{"@odata.type":"#microsoft.graph.ipNamedLocation","displayName":"office","isTrusted":true,"ipRanges":[{"cidrAddress":"10.1.0.0/16"}]}`)); err != nil {
+	if _, err := s.CreateLocation(t.Context(), body(t, `{"@odata.type":"#microsoft.graph.ipNamedLocation","displayName":"office","isTrusted":true,"ipRanges":[{"cidrAddress":"10.1.0.0/16"}]}`)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.UpdatePolicy(t.Context(), root, p.ID, body(t, `{"conditions":{"locations":{"includeLocations":["All"],"excludeLocations":["AllTrusted"]}}}`)); err != nil {
+	if _, err := s.UpdatePolicy(t.Context(), p.ID, body(t, `{"conditions":{"locations":{"includeLocations":["All"],"excludeLocations":["AllTrusted"]}}}`)); err != nil {
 		t.Fatal(err)
 	}
 	if got := said(); got != nil {
 		t.Errorf("the office is open: %v", got)
 	}
-	if _, err := s.UpdatePolicy(t.Context(), root, p.ID, body(t, `{"conditions":{"locations":null}}`)); err != nil {
+	if _, err := s.UpdatePolicy(t.Context(), p.ID, body(t, `{"conditions":{"locations":null}}`)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := SwitchOff(t.Context(), base, audit{}, root, "no such", noon); !fault.Is(err, fault.NotFound) {
+	if _, err := SwitchOff(t.Context(), base, "no such", noon); !fault.Is(err, fault.NotFound) {
 		t.Errorf("an unknown policy: %v", err)
 	}
-	if off, err := SwitchOff(t.Context(), base, audit{}, root, p.ID, noon); err != nil || off.State != Disabled || s.verdict(t, person(proved("fido"))) != "" {
+	if off, err := SwitchOff(t.Context(), base, p.ID, noon); err != nil || off.State != Disabled || s.verdict(t, person(proved("fido"))) != "" {
 		t.Errorf("switched off: %+v %v", off, err)
 	}
 }
@@ -437,7 +414,7 @@ func (c *counting) Put(ctx context.Context, key string, value []byte, revision i
 }
 
 func BenchmarkRecord(b *testing.B) {
-	s, err := New(Config{Store: memory.New(0), Directory: directory{}, Auditor: audit{}, Log: slog.New(slog.DiscardHandler)})
+	s, err := New(Config{Store: memory.New(0), Directory: directory{}, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -453,12 +430,12 @@ func BenchmarkRecord(b *testing.B) {
 }
 
 func BenchmarkJudge(b *testing.B) {
-	s, err := New(Config{Store: memory.New(0), Directory: directory{}, Auditor: audit{}, Log: slog.New(slog.DiscardHandler)})
+	s, err := New(Config{Store: memory.New(0), Directory: directory{}, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		b.Fatal(err)
 	}
 	for range 20 {
-		if _, err := s.CreatePolicy(b.Context(), root, body(b, `{"displayName":"p","state":"enabled","conditions":{`+everyone+`},`+mfa+`}`)); err != nil {
+		if _, err := s.CreatePolicy(b.Context(), body(b, `{"displayName":"p","state":"enabled","conditions":{`+everyone+`},`+mfa+`}`)); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -46,16 +46,10 @@ type Directory interface {
 	HoldersOf(ctx context.Context, role string) ([]string, error)
 }
 
-// Auditor makes the record of a change, to be written in the change's own transaction.
-type Auditor interface {
-	Audit(ctx context.Context, c Change) ([]store.Change, error)
-}
-
 // Config is what a Service needs. Log and Now may be nil.
 type Config struct {
 	Store     store.Store
 	Directory Directory
-	Auditor   Auditor
 	Log       *slog.Logger
 	Now       func() time.Time
 	// Limits of the log; zero values mean the defaults.
@@ -66,7 +60,6 @@ type Config struct {
 type Service struct {
 	store     store.Store
 	directory Directory
-	auditor   Auditor
 	log       *slog.Logger
 	now       func() time.Time
 	limits    Limits
@@ -85,13 +78,13 @@ type Service struct {
 
 // New makes a Service over what the store holds.
 func New(config Config) (*Service, error) {
-	if config.Store == nil || config.Directory == nil || config.Auditor == nil {
-		return nil, errors.New("signin: a store, a directory and an auditor are required")
+	if config.Store == nil || config.Directory == nil {
+		return nil, errors.New("signin: a store and a directory are required")
 	}
 	if config.Now == nil {
 		config.Now = time.Now
 	}
-	return &Service{store: config.Store, directory: config.Directory, auditor: config.Auditor,
+	return &Service{store: config.Store, directory: config.Directory,
 		log: cmp.Or(config.Log, slog.Default()), now: config.Now, limits: config.Limits.withDefaults(), book: &book{},
 		queue: make(chan note, queued), uses: map[string]time.Time{}, used: map[string]time.Time{}}, nil
 }
