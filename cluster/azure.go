@@ -151,13 +151,17 @@ func (w *whole) poolDocs(pool *poolDoc) []azureDoc {
 			},
 		}},
 		merge: func(body object) bool {
+			changed := w.mergeIdentity(body)
 			if toInt(get(body, "sku.capacity")) == live && get(body, "sku.name") == pool.Pool.Size {
-				return false
+				return changed
 			}
 			set := object{"name": pool.Pool.Size, "tier": "Standard", "capacity": live}
 			body["sku"] = set
 			return true
 		}}}
+	if identity := w.nodeIdentity(); identity != nil {
+		docs[0].body["identity"] = identity
+	}
 	for _, n := range pool.Nodes {
 		docs = append(docs, w.instanceDoc(pool, n, prefix, tags))
 	}

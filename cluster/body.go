@@ -106,8 +106,7 @@ func fillCluster(body object, d *Desired) (object, error) {
 	set(body, "properties.kubernetesVersion", d.Version.String())
 	set(body, "properties.dnsPrefix", d.DNSPrefix)
 	set(body, "properties.nodeResourceGroup", d.NodeGroup)
-	set(body, "identity.type", d.Identity)
-	set(body, "properties.servicePrincipalProfile.clientId", or(d.ClientID, managedClientID))
+	fillIdentity(body, d)
 	if len(d.Keys) > 0 {
 		keys := make([]any, len(d.Keys))
 		for i, key := range d.Keys {

@@ -72,7 +72,10 @@ type Config struct {
 	Network   Network
 	// CheckSecret tells whether a service principal's secret is right; a wrong one is a fault.
 	CheckSecret func(ctx context.Context, clientID, secret string) error
-	Log         *slog.Logger
+	// SecretEnd is when a service principal's secret expires; fault.NotFound when it is gone.
+	SecretEnd func(ctx context.Context, clientID, secret string) (time.Time, error)
+	Roles     Roles
+	Log       *slog.Logger
 
 	Host     string // the machine that clusters are placed on
 	Location string
@@ -105,7 +108,7 @@ type Provider struct {
 // New checks the config and returns a provider that keeps nothing but it.
 func New(config Config) (*Provider, error) {
 	switch {
-	case config.Store == nil, config.Catalogue == nil, config.Directory == nil, config.Network == nil, config.CheckSecret == nil, config.Log == nil:
+	case config.Store == nil, config.Catalogue == nil, config.Directory == nil, config.Network == nil, config.CheckSecret == nil, config.SecretEnd == nil, config.Roles == nil, config.Log == nil:
 		return nil, fmt.Errorf("cluster: a dependency is missing in the config")
 	case config.Host == "", config.Location == "", config.Domain == "":
 		return nil, fmt.Errorf("cluster: host, location and domain are required")
@@ -145,10 +148,11 @@ type clusterState struct {
 	ServerSubnet resource.ID `json:"serverSubnet"`
 	Outbound     []egressIP  `json:"outbound,omitempty"` // the managed addresses that nodes leave by
 
-	PrincipalID      string `json:"principalID,omitempty"`
-	Granted          bool   `json:"granted,omitempty"` // the identity has its roles
-	KubeletPrincipal string `json:"kubeletPrincipal,omitempty"`
-	KubeletClient    string `json:"kubeletClient,omitempty"`
+	PrincipalID      string   `json:"principalID,omitempty"`
+	Granted          bool     `json:"granted,omitempty"` // the identity has its roles
+	Former           []former `json:"former,omitempty"`
+	KubeletPrincipal string   `json:"kubeletPrincipal,omitempty"`
+	KubeletClient    string   `json:"kubeletClient,omitempty"`
 }
 
 // poolState is the private part of an agent pool's document.

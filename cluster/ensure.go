@@ -22,7 +22,7 @@ import (
 func (p *Provider) ensure(ctx context.Context, w *whole) ([]store.Change, error) {
 	var changes []store.Change
 	wanted := map[string]bool{}
-	for _, d := range w.documents() {
+	for _, d := range append(w.documents(), p.identityDocs(w)...) {
 		wanted[d.id.Key()] = true
 		change, err := p.ensureOne(ctx, d)
 		if err != nil {
@@ -52,6 +52,8 @@ func (w *whole) made(d *arm.Document) bool {
 		return strings.HasPrefix(d.Name, "aks-") && strings.HasSuffix(d.Name, "-"+w.digits()+"-vmss")
 	case "microsoft.compute/virtualmachinescalesets/virtualmachines":
 		return strings.HasSuffix(d.ID.Parent().Name(), "-"+w.digits()+"-vmss")
+	case strings.ToLower(identityType):
+		return d.ID.Equal(kubeletIdentityID(w.doc.ID, &w.state.Desired)) && d.SystemData.CreatedBy == Namespace
 	case "microsoft.network/publicipaddresses":
 		return d.Tags["aks-managed-type"] == "aks-slb-managed-outbound-ip"
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -33,6 +34,35 @@ type directory struct {
 	mu    sync.Mutex
 	made  map[string]string
 	roles []string
+	// denied are actions that identities may not do; ends are secrets with an end.
+	denied map[string]bool
+	ends   map[string]time.Time
+}
+
+func (d *directory) May(_ context.Context, _, action, _ string) (bool, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return !d.denied[action], nil
+}
+
+func (d *directory) Revoke(_ context.Context, principal, role, scope string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.roles = slices.DeleteFunc(d.roles, func(r string) bool { return r == principal+" "+role+" "+scope })
+	return nil
+}
+
+func (d *directory) secretEnd(_ context.Context, client, _ string) (time.Time, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	end, found := d.ends[client]
+	if !found {
+		return time.Now().AddDate(1, 0, 0), nil
+	}
+	if end.IsZero() {
+		return end, fault.New(fault.NotFound, "Gone", "It is gone.")
+	}
+	return end, nil
 }
 
 func (d *directory) CreateManagedIdentity(_ context.Context, _, id string) (string, string, error) {
@@ -78,7 +108,7 @@ func (c catalogue) Parts(version string) (Parts, error) {
 
 func testProvider(t *testing.T, s store.Store) (*Provider, *directory) {
 	t.Helper()
-	d := &directory{made: map[string]string{}}
+	d := &directory{made: map[string]string{}, denied: map[string]bool{}, ends: map[string]time.Time{}}
 	p, err := New(Config{
 		Store: s, Catalogue: catalogue{"1.36.3", "1.35.4"}, Directory: d,
 		CheckSecret: func(_ context.Context, _, secret string) error {
@@ -87,6 +117,7 @@ func testProvider(t *testing.T, s store.Store) (*Provider, *directory) {
 			}
 			return nil
 		},
+		SecretEnd: d.secretEnd, Roles: d,
 		Log: slog.New(slog.DiscardHandler), Host: "h1", Location: "eastus", Domain: "bastide.internal", Tenant: "t1",
 		Network: newFakeNetwork(s),
 		Addons:  controlplane.Addons{CoreDNS: "registry/coredns:1"}, Registry: "registry.bastide.internal", PauseImage: "registry/pause:1",

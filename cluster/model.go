@@ -45,9 +45,11 @@ type Desired struct {
 	DNSPrefix string
 	NodeGroup string // name of the node resource group
 
-	Identity string // SystemAssigned or None
-	ClientID string // of the service principal when Identity is None
-	Secret   string `json:"-"` // of the service principal; only ever in a request
+	Identity string   // SystemAssigned, UserAssigned or None
+	User     Assigned // whom the cluster acts as when Identity is UserAssigned
+	Kubelet  Assigned // the user's, whom nodes act as; none: one that the cluster makes
+	ClientID string   // of the service principal when Identity is None
+	Secret   string   `json:"-"` // of the service principal; only ever in a request
 
 	Admin string
 	Keys  []string

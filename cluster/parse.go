@@ -84,7 +84,7 @@ func (p *parser) cluster(body map[string]any, id resource.ID, old *Desired) Desi
 	d := Desired{Location: resource.NormalizeLocation(value(model.Location))}
 	props := model.Properties
 	p.base(&d, props, id, old)
-	p.identity(&d, model.Identity, props.ServicePrincipalProfile, old)
+	p.identity(&d, id, &model, old)
 	p.linux(&d, props.LinuxProfile, old)
 	p.network(&d, props.NetworkProfile, old)
 	p.outbound(&d, props.NetworkProfile, old)
@@ -129,34 +129,6 @@ func (p *parser) base(d *Desired, props *aks.ManagedClusterProperties, id resour
 func nodeGroup(id resource.ID, location string) string {
 	name := "MC_" + id.Group() + "_" + id.Name() + "_" + location
 	return name[:min(len(name), 80)]
-}
-
-func (p *parser) identity(d *Desired, identity *aks.ManagedClusterIdentity, sp *aks.ManagedClusterServicePrincipalProfile, old *Desired) {
-	if old != nil {
-		d.Identity, d.ClientID = old.Identity, old.ClientID
-	}
-	if sp != nil && value(sp.ClientID) != "" && value(sp.ClientID) != managedClientID {
-		d.Identity, d.ClientID, d.Secret = byPrincipal, value(sp.ClientID), value(sp.Secret)
-	}
-	if identity == nil || identity.Type == nil {
-		if d.Identity == "" {
-			p.bad("InvalidParameter", "identity.type", "A cluster needs an identity: set identity.type to SystemAssigned, or give properties.servicePrincipalProfile.")
-		}
-		return
-	}
-	switch {
-	case strings.EqualFold(string(*identity.Type), systemAssigned) && d.Secret != "":
-		p.bad("InvalidParameter", "identity.type", "A cluster has a system-assigned identity or a service principal, not both: leave out properties.servicePrincipalProfile, or identity.")
-	case strings.EqualFold(string(*identity.Type), systemAssigned):
-		d.Identity, d.ClientID, d.Secret = systemAssigned, "", ""
-	case strings.EqualFold(string(*identity.Type), byPrincipal):
-		if d.ClientID == "" {
-			p.bad("InvalidParameter", "identity.type", "Without a managed identity a cluster needs properties.servicePrincipalProfile.")
-		}
-	default:
-		p.problems = append(p.problems, fault.New(fault.Unsupported, "PropertyNotSupported",
-			"identity.type can't be %q here: only SystemAssigned and None are possible.", *identity.Type).At("identity.type"))
-	}
 }
 
 func (p *parser) linux(d *Desired, profile *aks.LinuxProfile, old *Desired) {

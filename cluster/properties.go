@@ -31,7 +31,7 @@ func ClusterProperties() []Property {
 		{"identity.type", Effective, nil, ""},
 		{"identity.principalId", ReadOnly, nil, ""},
 		{"identity.tenantId", ReadOnly, nil, ""},
-		{"identity.userAssignedIdentities", Refused, nil, "use identity.type SystemAssigned"},
+		{"identity.userAssignedIdentities", Effective, nil, ""},
 		{"identity.delegatedResources", Refused, nil, ""},
 	}
 	for _, group := range [][]Property{baseProperties(), networkProperties(), securityProperties()} {
@@ -84,7 +84,7 @@ func baseProperties() []Property {
 		{"properties.windowsProfile", Refused, nil, "there are no Windows nodes"},
 		{"properties.servicePrincipalProfile.clientId", Effective, nil, ""},
 		{"properties.servicePrincipalProfile.secret", Effective, nil, ""},
-		{"properties.identityProfile", ReadOnly, nil, "the cluster makes its kubelet identity itself"},
+		{"properties.identityProfile", Effective, nil, ""},
 		{"properties.supportPlan", Fixed, []any{"KubernetesOfficial"}, ""},
 		{"properties.autoUpgradeProfile.upgradeChannel", Fixed, []any{"none"}, "clusters aren't upgraded automatically"},
 		{"properties.autoUpgradeProfile.nodeOSUpgradeChannel", Fixed, []any{"None"}, "nodes aren't patched automatically"},

@@ -59,10 +59,11 @@ func (p *Provider) clusterActions() map[string]arm.Hook {
 		"listClusterMonitoringUserCredential": p.listCredential(monitor()),
 		"stop":                                p.power(true),
 		"start":                               p.power(false),
+		"resetServicePrincipalProfile":        p.resetServicePrincipal,
 	}
 	for _, name := range []string{
 		"runCommand", "rotateClusterCertificates", "rotateServiceAccountSigningKeys",
-		"resetServicePrincipalProfile", "resetAADProfile", "abort", "unpinManagedCluster",
+		"resetAADProfile", "abort", "unpinManagedCluster",
 	} {
 		actions[name] = refuse(name)
 	}

@@ -29,9 +29,8 @@ func (p *Provider) putCluster(ctx context.Context, r *arm.Request) (*arm.Plan, e
 		return nil, err
 	}
 	if d.Secret != "" {
-		if err := p.CheckSecret(ctx, d.ClientID, d.Secret); err != nil {
-			return nil, fault.New(fault.Invalid, "ServicePrincipalValidationClientError",
-				"The credentials in servicePrincipalProfile were invalid: the service principal or its secret is wrong.").At("properties.servicePrincipalProfile").Because(err)
+		if err := p.checkPrincipal(ctx, d.ClientID, d.Secret, "properties.servicePrincipalProfile"); err != nil {
+			return nil, err
 		}
 	}
 	plan := &arm.Plan{}
@@ -41,6 +40,9 @@ func (p *Provider) putCluster(ctx context.Context, r *arm.Request) (*arm.Plan, e
 		}
 	}
 	changed := old == nil || w.doc.ProvisioningState != resource.Succeeded || !sameCluster(w.state.Desired, d)
+	if old != nil {
+		w.state.reidentify(r.ID, &d)
+	}
 	w.state.Desired = d
 	pools, err := p.planPools(r, w, &d)
 	if err != nil {
@@ -85,6 +87,9 @@ func (p *Provider) decide(ctx context.Context, r *arm.Request, old *Desired) (De
 		return Desired{}, err
 	}
 	if ps.overlays, err = p.overlays(ctx, r.ID, &d); err != nil {
+		return Desired{}, err
+	}
+	if err := p.findIdentities(ctx, &ps, &d, old); err != nil {
 		return Desired{}, err
 	}
 	// What couldn't even be read has no further problems.

@@ -71,7 +71,16 @@ func (r *runner) keep(ctx context.Context, w *whole, h *hosted) (time.Duration, 
 			return 0, err
 		}
 	}
-	return r.conclude(ctx, w, observe(w, h, waiting))
+	o := observe(w, h, waiting)
+	if o.waiting == "" {
+		if changes, err = r.retire(ctx, w); err != nil {
+			return 0, err
+		}
+		if len(changes) > 0 {
+			return soon, r.write(ctx, w.doc, changes)
+		}
+	}
+	return r.conclude(ctx, w, o)
 }
 
 // routesMissing tells which node's pods others can't reach yet: with kubenet the
@@ -205,37 +214,6 @@ const (
 	contributorRole = "b24988ac-6180-42a0-ab88-20f7382dd24c"
 	networkRole     = "4d97b98b-1d4f-4787-a291-c67834d212e7"
 )
-
-// identities gives a cluster the identities it acts as, and their roles; made
-// ones are found again.
-func (r *runner) identities(ctx context.Context, w *whole) (bool, error) {
-	s := &w.state
-	if s.Granted {
-		return false, nil
-	}
-	var err error
-	if s.Desired.Identity == systemAssigned {
-		if s.PrincipalID, _, err = r.Directory.CreateManagedIdentity(ctx, w.doc.Name, w.doc.ID.String()); err != nil {
-			return false, fmt.Errorf("identity of cluster: %w", err)
-		}
-		kubelet := kubeletIdentityID(w.doc.ID, &s.Desired)
-		if s.KubeletPrincipal, s.KubeletClient, err = r.Directory.CreateManagedIdentity(ctx, w.doc.Name+"-agentpool", kubelet); err != nil {
-			return false, fmt.Errorf("identity of kubelets: %w", err)
-		}
-	} else if s.PrincipalID, err = r.Directory.PrincipalOf(ctx, s.Desired.ClientID); err != nil {
-		return false, fmt.Errorf("service principal of cluster: %w", err)
-	}
-	if err := r.Directory.Assign(ctx, s.PrincipalID, contributorRole, w.group().String()); err != nil {
-		return false, fmt.Errorf("role of cluster: %w", err)
-	}
-	for _, subnet := range w.desired().subnets() {
-		if err := r.Directory.Assign(ctx, s.PrincipalID, networkRole, subnet.Parent().String()); err != nil {
-			return false, fmt.Errorf("role of cluster: %w", err)
-		}
-	}
-	s.Granted = true
-	return true, nil
-}
 
 // forget drops the removed nodes of which nothing is left: no machine, and no
 // Node in Kubernetes. It returns the pools it changed.

@@ -109,26 +109,6 @@ func (r *runner) removed(ctx context.Context, w *whole) error {
 	return nil
 }
 
-// dropIdentities removes what identities made, also when a kill kept it from
-// being written down: asked again, the directory names the one it made.
-func (r *runner) dropIdentities(ctx context.Context, w *whole) error {
-	s := &w.state
-	if s.Desired.Identity != systemAssigned {
-		return nil // the user's own principal; its roles in the group go with the group
-	}
-	if s.KubeletPrincipal == "" {
-		if _, err := r.identities(ctx, w); err != nil {
-			return err
-		}
-	}
-	for _, id := range []string{s.PrincipalID, s.KubeletPrincipal} {
-		if err := r.Directory.DeletePrincipal(ctx, id); err != nil {
-			return fmt.Errorf("delete identity: %w", err)
-		}
-	}
-	return nil
-}
-
 // overdue ends a deletion that takes too long; its tombstones stay, and another
 // DELETE goes on from there.
 func (r *runner) overdue(ctx context.Context, w *whole, h *hosted) (time.Duration, error) {

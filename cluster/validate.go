@@ -87,8 +87,7 @@ func (p *parser) unchanged(d, old *Desired) {
 	p.fixed(d.Access.Private == old.Access.Private, prefix+"apiServerAccessProfile.enablePrivateCluster")
 	p.fixed(strings.EqualFold(d.Access.Zone, old.Access.Zone), prefix+"apiServerAccessProfile.privateDNSZone")
 	p.fixed(d.Access.Subdomain == old.Access.Subdomain, prefix+"fqdnSubdomain")
-	p.fixed(d.Identity == old.Identity, "identity.type")
-	p.fixed(d.ClientID == old.ClientID, prefix+"servicePrincipalProfile.clientId")
+	p.changedIdentity(d, old)
 	p.noUpgrade(d.Version, old.Version, prefix+"kubernetesVersion")
 }
 

@@ -42,7 +42,9 @@ func (p *Provider) viewCluster(ctx context.Context, d *arm.Document, version res
 	} {
 		set(body, path, value)
 	}
-	p.viewIdentity(body, d, s)
+	if err := p.viewIdentity(ctx, body, w); err != nil {
+		return nil, err
+	}
 	tierNames(body, version)
 	profiles := make([]any, 0, len(w.pools))
 	for _, pool := range w.pools {
@@ -55,19 +57,6 @@ func (p *Provider) viewCluster(ctx context.Context, d *arm.Document, version res
 	}
 	set(body, "properties.agentPoolProfiles", profiles)
 	return body, nil
-}
-
-func (p *Provider) viewIdentity(body object, d *arm.Document, s *clusterState) {
-	if s.Desired.Identity == systemAssigned && s.PrincipalID != "" {
-		set(body, "identity.principalId", s.PrincipalID)
-		set(body, "identity.tenantId", p.Tenant)
-	}
-	if s.KubeletPrincipal != "" {
-		set(body, "properties.identityProfile.kubeletidentity", object{
-			"resourceId": kubeletIdentityID(d.ID, &s.Desired),
-			"clientId":   s.KubeletClient, "objectId": s.KubeletPrincipal,
-		})
-	}
 }
 
 // tierNames says an SKU in the words of the request's API version: until 2023
@@ -140,13 +129,6 @@ func powerState(stopped bool) object {
 		return object{"code": "Stopped"}
 	}
 	return object{"code": "Running"}
-}
-
-// kubeletIdentityID is the id of the identity that nodes pull images with, in
-// the node resource group.
-func kubeletIdentityID(id resource.ID, d *Desired) string {
-	return resource.GroupID(id.Subscription(), d.NodeGroup).
-		Resource("Microsoft.ManagedIdentity", "userAssignedIdentities", id.Name()+"-agentpool").String()
 }
 
 // viewOutbound shows the public addresses that nodes leave by.

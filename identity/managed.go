@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -122,6 +123,21 @@ func (d *Directory) managed(ctx context.Context, principalID string) (ServicePri
 		return sp, record, notFound(principalID)
 	}
 	return sp, record, nil
+}
+
+// SecretEnd is when a client's secret expires; fault.NotFound when the client or
+// that secret of it is gone. It is for secrets that the service keeps: a wrong
+// one counts as no failed sign-in.
+func (d *Directory) SecretEnd(ctx context.Context, appID, secret string) (time.Time, error) {
+	sp, err := d.ServicePrincipal(ctx, appID)
+	if err != nil {
+		return time.Time{}, err
+	}
+	found, matched := d.secret(ctx, sp, func(s Secret) bool { return s.matches(secret) })
+	if !matched || sp.Disabled {
+		return time.Time{}, notFound(appID)
+	}
+	return found.Expires, nil
 }
 
 // ManagedIdentity finds the identity of a resource by the resource's id.

@@ -158,6 +158,7 @@ func newClusters(s *service, keys keyring, log *slog.Logger) (*cluster.Provider,
 			_, _, err := s.directory.CheckSecret(ctx, clientID, secret, "")
 			return err
 		},
+		SecretEnd: s.directory.SecretEnd, Roles: clusterRoles{s.directory},
 		Host: hostName, Location: in.Location, Domain: in.Domain, Tenant: in.Tenant,
 		ResourceManager: in.URL("management"), Login: in.URL("login"), Cloud: bundle.CloudControllerVersion,
 		Addons:   controlplane.Addons{CoreDNS: nodeimage.CoreDNSImage, MetricsServer: nodeimage.MetricsServerImage},
