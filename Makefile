@@ -66,8 +66,8 @@ fmt: ## format the code
 bench: deps build bundles image ## measure, print a table, write bench/results.json
 	@go test -tags bench -count=1 -timeout 60m -run TestBench -v ./bench
 
-# An hour and more: RUN=TestConformance/azure/policies chooses a part.
+# An hour and more: RUN=TestConformance/azure/policies chooses a part, FOCUS, a regular expression, tests of it.
 RUN := TestConformance
 conformance: deps build bundles image ## Kubernetes' own tests of networks, on an instance of their own; results in build/conformance
 	@$(BASTIDE) bundle build e2e
-	@go test -tags conformance -count=1 -timeout 8h -run '$(RUN)' -v ./testcloud
+	@FOCUS='$(FOCUS)' go test -tags conformance -count=1 -timeout 8h -run '$(RUN)' -v ./testcloud

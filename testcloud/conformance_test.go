@@ -159,7 +159,7 @@ func (k *conformance) run(t *testing.T, name, kubeconfig, filter string) {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), k.e2e.Path("ginkgo"), "--no-color", "--silence-skips", fmt.Sprintf("--procs=%d", sideBySide),
-		"--timeout="+longest.String(), "--label-filter="+filter, "--skip="+notOnAKS, "--output-dir="+dir, "--json-report=report.json", "--junit-report=junit.xml",
+		"--focus="+os.Getenv("FOCUS"), "--timeout="+longest.String(), "--label-filter="+filter, "--skip="+notOnAKS, "--output-dir="+dir, "--json-report=report.json", "--junit-report=junit.xml",
 		k.e2e.Path("e2e.test"), "--",
 		"--kubeconfig="+kubeconfig, "--kubectl-path="+kubernetes.Path("kubectl"), "--provider=skeleton", "--disable-log-dump",
 		"--report-dir="+filepath.Join(dir, "e2e"), fmt.Sprintf("--num-nodes=%d", conformanceNodes))
