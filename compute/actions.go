@@ -59,9 +59,19 @@ func (p *Provider) reimage(ctx context.Context, r *arm.Request) (*arm.Plan, erro
 	return p.change(func(s *vmState) error { s.Images++; return nil })(ctx, r)
 }
 
-// deleteVM lets the reconciler remove the machine.
-func (p *Provider) deleteVM(context.Context, *arm.Request) (*arm.Plan, error) {
-	return &arm.Plan{Async: true}, nil
+// deleteVM lets the reconciler remove the machine. Its own identity ends at once.
+func (p *Provider) deleteVM(ctx context.Context, r *arm.Request) (*arm.Plan, error) {
+	var state vmState
+	if err := json.Unmarshal(r.Old.State, &state); err != nil {
+		return nil, fmt.Errorf("machine %s: state: %w", r.ID, err)
+	}
+	plan := &arm.Plan{Async: true}
+	if state.Identities.Principal == "" {
+		return plan, nil
+	}
+	var err error
+	plan.Changes, err = p.Directory.PlanDeletion(ctx, state.Identities.Principal)
+	return plan, err
 }
 
 func (p *Provider) viewVM(ctx context.Context, d *arm.Document, _ resource.APIVersion) (any, error) {
@@ -86,7 +96,11 @@ func (p *Provider) viewVM(ctx context.Context, d *arm.Document, _ resource.APIVe
 	os["computerName"], os["adminUsername"] = state.Hostname, state.Admin
 	properties["vmId"] = state.Machine
 	properties["instanceView"] = view
-	return body, nil
+	identity, err := p.viewIdentity(ctx, state.Identities)
+	if identity != nil {
+		body["identity"] = identity
+	}
+	return body, err
 }
 
 // vmView is the instance view of a machine of the user's.

@@ -59,10 +59,15 @@ type Config struct {
 	Store     store.Store
 	Catalogue Catalogue
 	Network   Network
-	Log       *slog.Logger
+	Directory Directory
+	// Authorizer tells whether a caller may assign an identity to a machine.
+	Authorizer arm.Authorizer
+	Log        *slog.Logger
 
 	Host     string // the machine that virtual machines are placed on
 	Location string
+	Tenant   string // of the directory
+	Login    string // the token service's URL: https://login.…
 
 	// Deadline bounds operations; zero is 5 minutes. Patience is how long a
 	// unit's error may last before its operation fails; zero is 30 seconds.
@@ -78,7 +83,8 @@ type Provider struct {
 
 // New checks the config.
 func New(config Config) (*Provider, error) {
-	if config.Store == nil || config.Catalogue == nil || config.Network == nil || config.Log == nil || config.Host == "" || config.Location == "" {
+	if config.Store == nil || config.Catalogue == nil || config.Network == nil || config.Log == nil || config.Host == "" || config.Location == "" ||
+		config.Directory == nil || config.Authorizer == nil || config.Tenant == "" || config.Login == "" {
 		return nil, fmt.Errorf("compute: a dependency is missing in the config")
 	}
 	if config.Now == nil {
@@ -119,7 +125,7 @@ func (p *Provider) ARM() arm.Provider {
 		{Name: "virtualMachineScaleSets/virtualMachines/networkInterfaces", Versions: v, Get: p.instanceInterface, List: p.instanceInterfaces},
 		{
 			Name: "virtualMachines", Versions: v, ReadOnly: readOnlyVM(), Model: modelVM,
-			Put: p.putVM, Delete: p.deleteVM, View: p.viewVM,
+			Put: p.putVM, Patch: p.patchVM, Delete: p.deleteVM, View: p.viewVM,
 			Actions: map[string]arm.Hook{
 				"start": p.power(running), "powerOff": p.power(stopped), "deallocate": p.power(deallocated),
 				"restart": p.restart, "reimage": p.reimage,

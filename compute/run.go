@@ -45,6 +45,7 @@ func (p *Provider) Run(ctx context.Context) error {
 	})
 	group.Add("reconciler", reconcile.Loop{Name: "machines", Queue: r.queue, Workers: workers, Logger: p.Log,
 		Reconciler: reconcile.Func(r.reconcile)}.Run)
+	newTeller(p).addTo(&group)
 	return group.Run(ctx)
 }
 
@@ -71,7 +72,7 @@ func (r *runner) report(record store.Record, _ bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch host.Kind(kind) {
-	case host.MachineUnit:
+	case host.MachineUnit, host.MetadataUnit:
 		if key, known := r.owners[name]; known {
 			r.queue.Add(key)
 		}
@@ -196,6 +197,15 @@ func (r *runner) conclude(ctx context.Context, d *arm.Document, s *vmState, repo
 	}
 	if waits == "" {
 		if waits, err = r.Network.Waiting(ctx, s.NIC); err != nil {
+			return 0, err
+		}
+	}
+	if waits == "" && d.ProvisioningState != resource.Deleting {
+		m, err := r.vmMetadata(ctx, d)
+		if err != nil {
+			return 0, err
+		}
+		if waits, err = r.tell(ctx, m); err != nil {
 			return 0, err
 		}
 	}

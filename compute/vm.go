@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -46,13 +47,15 @@ type vmState struct {
 	Size     string   `json:"size"`
 	Admin    string   `json:"admin"`
 	Keys     []string `json:"keys"`
+
+	Identities identities `json:"identities,omitzero"`
 }
 
 func modelVM() any { return &armcompute.VirtualMachine{} }
 
 func vmProperties() []arm.Property {
 	rows := arm.Rows(arm.ReadOnly, "id", "name", "type", "etag", "managedBy", "resources", "systemData",
-		"properties.provisioningState", "properties.vmId", "properties.timeCreated", "properties.instanceView")
+		"identity.principalId", "identity.tenantId", "properties.provisioningState", "properties.vmId", "properties.timeCreated", "properties.instanceView")
 	rows = append(rows, arm.Rows(arm.Effective, "location", "properties.hardwareProfile.vmSize",
 		"properties.osProfile.computerName", "properties.osProfile.adminUsername",
 		"properties.osProfile.linuxConfiguration.ssh.publicKeys[]", "properties.storageProfile.imageReference",
@@ -73,7 +76,8 @@ func vmProperties() []arm.Property {
 		arm.Property{Path: "properties.priority", Treatment: arm.Fixed, Values: []any{"Regular"}},
 		arm.Property{Path: "properties.diagnosticsProfile.bootDiagnostics.enabled", Treatment: arm.Fixed, Values: []any{false}},
 		arm.Property{Path: "zones", Treatment: arm.Refused, Note: "there is one zone; leave it out"},
-		arm.Property{Path: "identity", Treatment: arm.Refused, Note: "virtual machines have no identities"},
+		arm.Property{Path: "identity.type", Treatment: arm.Effective, Note: "left out, the identities stay as they are"},
+		arm.Property{Path: "identity.userAssignedIdentities", Treatment: arm.Effective, Note: "whoever names one needs the right to assign it"},
 	)
 }
 
@@ -113,7 +117,12 @@ func (p *Provider) putVM(ctx context.Context, r *arm.Request) (*arm.Plan, error)
 		model.Properties = &armcompute.VirtualMachineProperties{}
 	}
 	state := p.read(&check, r.ID, model.Properties, old)
-	if err := p.attach(ctx, &check, r, model.Properties, &state, old); err != nil {
+	had := identities{}
+	if old != nil {
+		had = old.Identities
+	}
+	state.Identities = readIdentity(&check, r.Body, had, false)
+	if err := errors.Join(p.attach(ctx, &check, r, model.Properties, &state, old), p.linkUsers(ctx, &check, r, state.Identities, had)); err != nil {
 		return nil, err
 	}
 	if err := fault.Join(check.problems...); err != nil {
@@ -124,16 +133,13 @@ func (p *Provider) putVM(ctx context.Context, r *arm.Request) (*arm.Plan, error)
 			return nil, err
 		}
 	}
+	arm.Drop(r.Body, "identity") // the view says it
 	d, err := r.New()
 	if err != nil {
 		return nil, err
 	}
 	d.Type = vmType
-	if d.State, err = json.Marshal(state); err != nil {
-		return nil, err
-	}
-	changed := r.Old == nil || string(r.Old.State) != string(d.State) || r.Old.ProvisioningState != resource.Succeeded
-	return &arm.Plan{Document: d, Async: changed}, nil
+	return p.planVM(ctx, r, d, state, had)
 }
 
 // make gives a new machine its name and its parts.

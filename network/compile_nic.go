@@ -147,7 +147,7 @@ func (c *compiler) instance(i *item, vm *compute.VirtualMachineScaleSetVM) {
 			if n = c.place(i, value(config.config.Subnet.ID)); n == nil {
 				return
 			}
-			n.out.Address, n.out.Pods = i.state.Address, i.state.Pods
+			n.out.Address, n.out.Pods, n.out.NoMetadata = i.state.Address, i.state.Pods, i.state.NoMetadata
 			n.out.Forwarding = value(config.nic.EnableIPForwarding)
 			if group := config.nic.NetworkSecurityGroup; group != nil {
 				n.out.NSG = c.group(n.vnet, value(group.ID))

@@ -150,7 +150,9 @@ func (p *Provider) servers(ctx context.Context) ([]Server, error) {
 // written by compute; its addresses are its NICs'). Of instances, which subnet,
 // group, pools and application groups it has, says the body, as on Azure.
 type InterfaceState struct {
-	Machine string         `json:"machine"`          // dataplane.NIC.Machine
-	Address netip.Addr     `json:"address,omitzero"` // of an instance
-	Pods    []netip.Prefix `json:"pods,omitempty"`   // further addresses of its subnet, or an overlay's range
+	Machine string     `json:"machine"`          // dataplane.NIC.Machine
+	Address netip.Addr `json:"address,omitzero"` // of an instance
+	// NoMetadata closes the metadata address to an instance's pods.
+	NoMetadata bool           `json:"noMetadata,omitempty"`
+	Pods       []netip.Prefix `json:"pods,omitempty"` // further addresses of its subnet, or an overlay's range
 }

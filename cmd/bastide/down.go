@@ -58,7 +58,7 @@ func runDown(ctx context.Context, in *instance.Instance, p *progress) error {
 
 // stopMechanism stops all that a host started; the host itself has ended.
 func stopMechanism(ctx context.Context, in *instance.Instance) error {
-	m, err := newMechanism(in, quiet())
+	m, err := newMechanism(in, nil, quiet())
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"bastide.dev/host"
 	hostlinux "bastide.dev/host/linux"
 	"bastide.dev/instance"
+	"bastide.dev/metadata"
 	machine "bastide.dev/machine/linux"
 	"bastide.dev/netpolicy"
 	"bastide.dev/reconcile"
@@ -47,12 +48,13 @@ type mechanism struct {
 	boxes  *machine.Provider
 }
 
-func newMechanism(in *instance.Instance, log *slog.Logger) (*mechanism, error) {
+// newMechanism opens it. answers are for machines at the metadata address; nil: nobody answers.
+func newMechanism(in *instance.Instance, answers dataplane.Metadata, log *slog.Logger) (*mechanism, error) {
 	self, _, err := ownBinary(in)
 	if err != nil {
 		return nil, err
 	}
-	plane, err := dataplane.New(dataplane.Config{Instance: in.Name, RunDir: in.RunDir(), LogDir: in.Dir("host"), Logger: log})
+	plane, err := dataplane.New(dataplane.Config{Instance: in.Name, RunDir: in.RunDir(), LogDir: in.Dir("host"), Metadata: answers, Logger: log})
 	if err != nil {
 		return nil, fmt.Errorf("data plane: %w", err)
 	}
@@ -76,7 +78,15 @@ func newMechanism(in *instance.Instance, log *slog.Logger) (*mechanism, error) {
 
 func runHost(ctx context.Context, in *instance.Instance) error {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
-	m, err := newMechanism(in, log)
+	config, err := newKeyring(in).client("ca", "host")
+	if err != nil {
+		return err
+	}
+	answers, err := metadata.New(metadata.Config{Roots: config.RootCAs, Log: log})
+	if err != nil {
+		return err
+	}
+	m, err := newMechanism(in, answers, log)
 	if err != nil {
 		return err
 	}
@@ -85,12 +95,8 @@ func runHost(ctx context.Context, in *instance.Instance) error {
 			log.Error("closing", "error", err)
 		}
 	}()
-	config, err := newKeyring(in).client("ca", "host")
-	if err != nil {
-		return err
-	}
 	agent := host.NewAgent(host.Config{
-		Link: host.NewLink("https://"+in.HostAPI(), hostName, config), Network: m.plane, ControlPlanes: m.planes, Machines: m.boxes, Log: log,
+		Link: host.NewLink("https://"+in.HostAPI(), hostName, config), Network: m.plane, ControlPlanes: m.planes, Machines: m.boxes, Metadata: answers, Log: log,
 		Queries: host.Queries{Rules: m.plane, Objects: m.planes, Prober: &hostlinux.Prober{PolicySocket: netpolicy.SocketPath}},
 	})
 	group := &reconcile.Group{}

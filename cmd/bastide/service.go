@@ -179,6 +179,7 @@ func newNetworks(s *service, log *slog.Logger) (*network.Provider, error) {
 func newMachines(s *service, log *slog.Logger) (*compute.Provider, error) {
 	in := s.in
 	return compute.New(compute.Config{Store: s.store, Catalogue: &catalogue{in.CacheDir}, Network: computeNetwork{s.networks},
+		Directory: s.directory, Authorizer: armIdentity{s.directory}, Tenant: in.Tenant, Login: in.URL("login"),
 		Log: log, Host: hostName, Location: in.Location})
 }
 
