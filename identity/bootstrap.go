@@ -94,7 +94,27 @@ func (d *Directory) bootstrapped(ctx context.Context) (Bootstrapped, error) {
 	if sp, err := d.ServicePrincipal(ctx, f.PrincipalID); err == nil {
 		b.ClientID, b.PrincipalID = sp.AppID, sp.ID
 	}
-	return b, nil
+	return b, d.takeOver(ctx, f)
+}
+
+// takeOver gives a directory from before there were directory roles its administrators.
+func (d *Directory) takeOver(ctx context.Context, f first) error {
+	all, err := d.RoleAssignments(ctx)
+	if err != nil || len(all) > 0 {
+		return err
+	}
+	return d.administer(ctx, f.UserID, f.PrincipalID)
+}
+
+// administer makes Global Administrators of those that are there and aren't yet.
+func (d *Directory) administer(ctx context.Context, ids ...string) error {
+	for _, id := range ids {
+		_, err := d.AssignRole(ctx, id, GlobalAdministrator)
+		if err != nil && !fault.Is(err, fault.NotFound) && !fault.Is(err, fault.Conflict) {
+			return err
+		}
+	}
+	return nil
 }
 
 func (d *Directory) firstDocuments(ctx context.Context, o BootstrapOptions) (Bootstrapped, []store.Change, error) {
@@ -125,6 +145,13 @@ func (d *Directory) firstDocuments(ctx context.Context, o BootstrapOptions) (Boo
 		applications + app.ID: app,
 		principals + sp.ID:    sp,
 		firstKey:              first{UserID: user.ID, PrincipalID: sp.ID},
+
+		names + "users/" + user.Name:     user.ID,
+		names + "principals/" + sp.AppID: sp.ID,
+	}
+	for _, administrator := range []string{user.ID, sp.ID} {
+		a := roleOf(administrator, GlobalAdministrator, now)
+		documents[roleHolders+a.ID] = a
 	}
 	for _, owner := range []string{user.ID, sp.ID} {
 		a := Assignment{ID: uuid.NewString(), PrincipalID: owner, Role: OwnerRole, Scope: "/subscriptions/" + tenant.SubscriptionID, Created: now}
@@ -151,6 +178,9 @@ func (d *Directory) ResetOwner(ctx context.Context) (Bootstrapped, error) {
 	}
 	user, err := d.User(ctx, b.Administrator)
 	if err != nil {
+		return Bootstrapped{}, err
+	}
+	if err := d.administer(ctx, user.ID, b.PrincipalID); err != nil {
 		return Bootstrapped{}, err
 	}
 	b.Password = Random(24)

@@ -34,9 +34,9 @@ func (d *Directory) commit(ctx context.Context, a activity, changes ...change) e
 	for _, c := range changes {
 		next := store.Change{Key: c.key, Revision: c.revision, Check: c.check}
 		if c.after != nil && !c.check {
-			data, err := json.Marshal(c.after)
+			data, err := encode(c.key, c.after)
 			if err != nil {
-				return fmt.Errorf("encode %s: %w", c.key, err)
+				return err
 			}
 			if len(data) > maxDocument {
 				return fault.New(fault.Invalid, "Directory_QuotaExceeded", "The object is larger than the directory takes.")
@@ -67,6 +67,14 @@ func (d *Directory) commit(ctx context.Context, a activity, changes ...change) e
 		}
 	}
 	return nil
+}
+
+func encode(key string, v any) ([]byte, error) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", key, err)
+	}
+	return data, nil
 }
 
 // maxDocument keeps a document below what etcd takes in one request.

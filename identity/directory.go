@@ -110,9 +110,15 @@ func (d *Directory) Users(ctx context.Context) ([]User, error) {
 	return sorted(ctx, d, users, func(u User) string { return u.Name })
 }
 
-// ServicePrincipals lists all service principals, by name.
+// ServicePrincipals lists all service principals, by name, and last those of
+// applications that every tenant has.
 func (d *Directory) ServicePrincipals(ctx context.Context) ([]ServicePrincipal, error) {
-	return sorted(ctx, d, principals, func(p ServicePrincipal) string { return p.DisplayName + p.ID })
+	tenant, err := d.Tenant(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found, err := sorted(ctx, d, principals, func(p ServicePrincipal) string { return p.DisplayName + p.ID })
+	return append(found, d.firstParty(tenant)...), err
 }
 
 // Applications lists the registered applications, by name.
@@ -135,66 +141,6 @@ func sorted[T any](ctx context.Context, d *Directory, under string, name func(T)
 	}
 	slices.SortFunc(found, func(a, b T) int { return strings.Compare(name(a), name(b)) })
 	return found, nil
-}
-
-// CreateUser adds a user; name is "alice" or "alice@<tenant's domain>".
-func (d *Directory) CreateUser(ctx context.Context, name, displayName, password string) (User, error) {
-	tenant, err := d.Tenant(ctx)
-	if err != nil {
-		return User{}, err
-	}
-	if !strings.Contains(name, "@") {
-		name += "@" + tenant.Domain
-	}
-	if _, err := d.User(ctx, name); err == nil {
-		return User{}, fault.New(fault.Conflict, "Request_BadRequest", "Another object with the same value for property userPrincipalName already exists.").At("userPrincipalName")
-	}
-	hash, err := d.hashPassword(ctx, password)
-	if err != nil {
-		return User{}, err
-	}
-	now := d.stamp()
-	u := User{ID: uuid.NewString(), Name: name, DisplayName: displayName, PasswordHash: hash, ValidFrom: now, Created: now}
-	return u, d.objects.put(ctx, users+u.ID, u, store.Absent)
-}
-
-// UpdateUser changes a user through change, again when another writer was first.
-func (d *Directory) UpdateUser(ctx context.Context, id string, change func(*User)) error {
-	return update(ctx, d, users+strings.ToLower(id), change)
-}
-
-// UpdateServicePrincipal changes a service principal through change.
-func (d *Directory) UpdateServicePrincipal(ctx context.Context, id string, change func(*ServicePrincipal)) error {
-	return update(ctx, d, principals+strings.ToLower(id), change)
-}
-
-// DeleteUser removes a user and every role they had; tokens of theirs are
-// refused from the next call on.
-func (d *Directory) DeleteUser(ctx context.Context, id string) error {
-	if err := d.Unassign(ctx, strings.ToLower(id)); err != nil {
-		return err
-	}
-	return d.objects.delete(ctx, users+strings.ToLower(id))
-}
-
-// CreateGroup adds a group.
-func (d *Directory) CreateGroup(ctx context.Context, displayName string, members ...string) (Group, error) {
-	g := Group{ID: uuid.NewString(), DisplayName: displayName, Members: members, Created: d.stamp()}
-	return g, d.objects.put(ctx, groups+g.ID, g, store.Absent)
-}
-
-// CreateApplication registers a confidential client and its service principal,
-// with a secret that is returned this once.
-func (d *Directory) CreateApplication(ctx context.Context, displayName string, lifetime time.Duration) (ServicePrincipal, string, error) {
-	now := d.stamp()
-	plain, secret := newSecret(now.Add(lifetime))
-	app := Application{ID: uuid.NewString(), AppID: uuid.NewString(), DisplayName: displayName, Secrets: []Secret{secret}, Created: now}
-	sp := ServicePrincipal{ID: uuid.NewString(), AppID: app.AppID, DisplayName: displayName, Type: ApplicationPrincipal,
-		Names: []string{app.AppID}, ValidFrom: now, Created: now}
-	if err := d.objects.put(ctx, applications+app.ID, app, store.Absent); err != nil {
-		return ServicePrincipal{}, "", err
-	}
-	return sp, plain, d.objects.put(ctx, principals+sp.ID, sp, store.Absent)
 }
 
 // CreateManagedIdentity adds the service principal of a resource. A repeated
@@ -222,30 +168,6 @@ func (d *Directory) CreateManagedIdentity(ctx context.Context, name, resourceID 
 	}
 	err = d.objects.put(ctx, principals+sp.ID, sp, store.Any)
 	return sp.ID, sp.AppID, err
-}
-
-// DeletePrincipal removes a service principal, a managed identity's with its
-// mark, its secret of the service's own, and every role it had.
-func (d *Directory) DeletePrincipal(ctx context.Context, id string) error {
-	sp, err := d.ServicePrincipal(ctx, id)
-	if fault.Is(err, fault.NotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if err := d.Unassign(ctx, sp.ID); err != nil {
-		return err
-	}
-	if err := d.config.Store.Delete(ctx, platformSecrets+sp.ID, store.Any); err != nil && !fault.Is(err, fault.NotFound) {
-		return fmt.Errorf("delete secret of %s: %w", sp.ID, err)
-	}
-	if sp.Type == ManagedIdentity {
-		if err := d.config.Store.Delete(ctx, marks+strings.ToLower(sp.ResourceID), store.Any); err != nil && !fault.Is(err, fault.NotFound) {
-			return fmt.Errorf("delete mark of %s: %w", sp.ID, err)
-		}
-	}
-	return d.objects.delete(ctx, principals+sp.ID)
 }
 
 func notFound(id string) error {

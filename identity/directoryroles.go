@@ -112,7 +112,7 @@ func (d *Directory) AssignRole(ctx context.Context, principalID, role string) (R
 	case *Application:
 		return RoleAssignment{}, badValue("principalId", "The principal '%s' is an application: name its service principal.", h.ID)
 	}
-	a := firstRole(principalID, role, d.stamp())
+	a := roleOf(principalID, role, d.stamp())
 	err = d.commit(ctx, activity{Name: "Add member to role", Category: CategoryRole, About: []string{principalID}},
 		change{key: roleHolders + a.ID, after: a, revision: store.Absent})
 	if fault.Is(err, fault.Precondition) {
@@ -169,7 +169,7 @@ func (d *Directory) keepsAdministrator(ctx context.Context, without ...string) (
 	return stays, nil
 }
 
-func firstRole(principalID, role string, now time.Time) RoleAssignment {
+func roleOf(principalID, role string, now time.Time) RoleAssignment {
 	id := uuid.NewSHA1(uuid.NameSpaceOID, []byte(principalID+" "+role)).String()
 	return RoleAssignment{ID: id, PrincipalID: principalID, Role: role, Created: now}
 }

@@ -218,6 +218,8 @@ type Secret struct {
 	Salt    []byte    `json:"salt"`
 	Hash    []byte    `json:"hash"`
 	Expires time.Time `json:"expires"`
+	Starts  time.Time `json:"starts,omitzero"` // shown only: a secret is good from the moment it is made
+	Name    string    `json:"displayName,omitempty"`
 }
 
 func (s Secret) matches(secret string) bool {
