@@ -85,7 +85,10 @@ type Config struct {
 	// ResourceManager and Login are the service's own, for what acts on it from
 	// inside clusters; Cloud is the bundle of that: the cloud-controller-manager's version.
 	ResourceManager, Login string
-	Cloud                  string
+	// Guard is where the service answers API servers' webhooks; empty: no cluster
+	// can be integrated with the directory.
+	Guard string
+	Cloud string
 
 	Addons     controlplane.Addons
 	Registry   string // host name of the instance's registry

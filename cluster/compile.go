@@ -59,10 +59,12 @@ func (p *Provider) compileControlPlane(w *whole, keys secrets) controlplane.Spec
 	spec := controlplane.Spec{
 		ID: s.ID, Version: d.Version.String(), Etcd: s.Etcd, Stopped: s.Stopped,
 		Namespace: s.ID, Address: s.Server, Endpoint: s.FQDN, Public: s.Public, Names: w.serverNames(),
-		Issuer:      "https://" + s.FQDN,
 		ServiceCIDR: d.ServiceCIDR, DNSServiceIP: d.DNS, ClusterDomain: clusterDomain,
 		Keys: keys.Keys, Addons: p.Addons, Policies: d.Policy != "", Cloud: p.compileCloud(w, keys),
+		Directory: p.compileDirectory(w, keys),
 	}
+	spec.Keys.LocalCA = keys.Access.Local
+	p.compileIssuer(&spec, s, keys)
 	if d.PodCIDR.IsValid() {
 		spec.PodCIDRs = []netip.Prefix{d.PodCIDR}
 	}

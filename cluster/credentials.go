@@ -49,7 +49,7 @@ func (p *Provider) listCredential(a access) arm.Hook {
 		if format := r.Query.Get("format"); format != "" && !strings.EqualFold(format, "azure") && !strings.EqualFold(format, "exec") {
 			return nil, fault.New(fault.Invalid, "InvalidParameter", "The format %q isn't one of azure or exec.", format).At("format")
 		}
-		config, err := p.kubeconfig(ctx, r.Old, a, strings.EqualFold(r.Query.Get("server-fqdn"), "public"))
+		config, err := p.kubeconfig(ctx, r.Old, a, strings.EqualFold(r.Query.Get("server-fqdn"), "public"), r.Query.Get("format"))
 		if err != nil {
 			return nil, err
 		}
@@ -57,9 +57,14 @@ func (p *Provider) listCredential(a access) arm.Hook {
 	}
 }
 
+// staticRefused is AKS's answer when local accounts are disabled.
+func staticRefused() error {
+	return fault.New(fault.Invalid, "BadRequest", "Getting static credential is not allowed because this cluster is set to disable local accounts.")
+}
+
 // kubeconfig issues a credential for the cluster's endpoint: of a private cluster
 // under its private name, unless there is none or the public one is asked for.
-func (p *Provider) kubeconfig(ctx context.Context, document *arm.Document, a access, public bool) ([]byte, error) {
+func (p *Provider) kubeconfig(ctx context.Context, document *arm.Document, a access, public bool, format string) ([]byte, error) {
 	if document == nil {
 		return nil, fault.New(fault.NotFound, "ResourceNotFound", "The cluster was not found.")
 	}
@@ -77,12 +82,46 @@ func (p *Provider) kubeconfig(ctx context.Context, document *arm.Document, a acc
 			return nil, fault.New(fault.Invalid, "InvalidParameter", "The cluster has no public name: enablePrivateClusterPublicFQDN is off.").At("server-fqdn")
 		}
 	}
-	return controlplane.Kubeconfig(controlplane.Credential{
+	c := controlplane.Credential{
 		Cluster: document.Name, User: a.entry + "_" + document.ID.Group() + "_" + document.Name,
-		Server: "https://" + name + ":443", CA: pki.Pair(keys.CA),
+		Server: "https://" + name + ":443", CA: pki.Pair(keys.Access.Local), Trust: keys.CA.Certificate,
 		CommonName: a.user, Organizations: []string{a.groups}, Lifetime: credentialLifetime,
-	})
+	}
+	switch {
+	case a.name == user().name && w.state.Desired.Integration.Enabled:
+		return p.directoryKubeconfig(c, format)
+	case w.state.Desired.NoLocalAccounts:
+		return nil, staticRefused()
+	case !keys.Access.hasLocal():
+		return nil, fault.New(fault.Conflict, "OperationNotAllowed", "The cluster is being taken over from an older release: try again in a moment.")
+	}
+	return controlplane.Kubeconfig(c)
 }
+
+// directoryKubeconfig is a credential without a secret: kubelogin signs in with
+// the service's own authority. The format "azure" is the one that kubectl had a
+// plug-in for itself until 1.25; kubelogin converts it.
+func (p *Provider) directoryKubeconfig(c controlplane.Credential, format string) ([]byte, error) {
+	if strings.EqualFold(format, "azure") {
+		return controlplane.PluginKubeconfig(c, map[string]any{"auth-provider": map[string]any{"name": "azure", "config": map[string]any{
+			"apiserver-id": serverApp, "client-id": clientApp, "config-mode": "1", "environment": "AzurePublicCloud", "tenant-id": p.Tenant}}})
+	}
+	return controlplane.PluginKubeconfig(c, map[string]any{"exec": map[string]any{
+		"apiVersion": "client.authentication.k8s.io/v1beta1",
+		"command":    "kubelogin",
+		"args": []string{"get-token", "--environment", "AzurePublicCloud", "--server-id", serverApp, "--client-id", clientApp,
+			"--tenant-id", p.Tenant, "--login", "devicecode",
+			// The authority isn't one that Microsoft knows, and AZURE_CLIENT_ID of the
+			// surroundings isn't kubelogin's.
+			"--authority-host", p.Login + "/", "--disable-instance-discovery", "--disable-environment-override"},
+		"env":                nil,
+		"installHint":        installHint,
+		"provideClusterInfo": false,
+	}})
+}
+
+const installHint = `kubelogin is not installed, which is required to connect to a cluster with Microsoft Entra integration.
+On the machine of the instance: eval "$(bastide env)". Elsewhere: https://azure.github.io/kubelogin/`
 
 // accessProfile answers GET …/accessProfiles/{role}: what the profile is, not its secret.
 func (p *Provider) accessProfile(_ context.Context, r *arm.Request) (any, error) {
@@ -93,7 +132,7 @@ func (p *Provider) accessProfile(_ context.Context, r *arm.Request) (any, error)
 func (p *Provider) accessCredential(ctx context.Context, r *arm.Request) (*arm.Plan, error) {
 	for _, a := range []access{admin(), user(), monitor()} {
 		if strings.EqualFold(a.name, r.ID.Name()) {
-			config, err := p.kubeconfig(ctx, r.Parent, a, false)
+			config, err := p.kubeconfig(ctx, r.Parent, a, false, "")
 			if err != nil {
 				return nil, err
 			}

@@ -120,7 +120,8 @@ func testProvider(t *testing.T, s store.Store) (*Provider, *directory) {
 		SecretEnd: d.secretEnd, Roles: d,
 		Log: slog.New(slog.DiscardHandler), Host: "h1", Location: "eastus", Domain: "bastide.internal", Tenant: "t1",
 		Network: newFakeNetwork(s),
-		Addons:  controlplane.Addons{CoreDNS: "registry/coredns:1"}, Registry: "registry.bastide.internal", PauseImage: "registry/pause:1",
+		Login:   "https://login.bastide.internal", Guard: "https://guard.bastide.internal",
+		Addons: controlplane.Addons{CoreDNS: "registry/coredns:1"}, Registry: "registry.bastide.internal", PauseImage: "registry/pause:1",
 	})
 	if err != nil {
 		t.Fatal(err)

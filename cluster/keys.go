@@ -27,7 +27,10 @@ type secrets struct {
 	Proxy  pki.Pair `json:"proxy"`           // client certificate of every kube-proxy
 	Policy pki.Pair `json:"policy,omitzero"` // and of every node's policy agent
 
-	Cloud principal `json:"-"` // what the cluster acts on Resource Manager with
+	Access accessKeys `json:"-"` // who gets in
+	Cloud  principal  `json:"-"` // what the cluster acts on Resource Manager with
+
+	Signers signers `json:"-"` // of service accounts' tokens
 }
 
 // newKeys makes all secrets of a cluster. They are made once.
@@ -88,7 +91,11 @@ func (p *Provider) keys(ctx context.Context, uid string) (secrets, error) {
 	if err := json.Unmarshal(record.Value, &keys); err != nil {
 		return keys, fmt.Errorf("keys of cluster %s: unreadable", uid) // no cause: it could quote a secret
 	}
-	return keys, nil
+	if keys.Signers, err = p.signers(ctx, uid); err != nil {
+		return keys, err
+	}
+	keys.Access, _, err = p.access(ctx, uid)
+	return keys, err
 }
 
 // principal is the service principal that a cluster acts as, when the user gave it one.

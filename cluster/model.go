@@ -63,6 +63,12 @@ type Desired struct {
 	Outbound    Outbound
 	Access      Access
 
+	Issuer           bool // of tokens that others rely on
+	WorkloadIdentity bool // pods are given tokens for the service
+
+	Integration     Integration // with the directory
+	NoLocalAccounts bool        // no client certificates are given out, and none count
+
 	Pools []Pool `json:"-"` // they have documents of their own
 }
 

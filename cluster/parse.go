@@ -19,6 +19,8 @@ type parser struct {
 	versions Versions
 	location string // the instance's
 	domain   string
+	tenant   string
+	guard    string            // where API servers' webhooks are answered
 	subnets  map[string]Subnet // the user's that the body names, by key
 	overlays []overlay         // of other clusters in the same network
 	problems []*fault.Error
@@ -89,6 +91,8 @@ func (p *parser) cluster(body map[string]any, id resource.ID, old *Desired) Desi
 	p.network(&d, props.NetworkProfile, old)
 	p.outbound(&d, props.NetworkProfile, old)
 	p.access(&d, props.APIServerAccessProfile, value(props.FqdnSubdomain), old)
+	p.integration(&d, props, old)
+	p.issuer(&d, props, old)
 	p.pools(&d, props.AgentPoolProfiles, old)
 	if model.SKU != nil && model.SKU.Tier != nil && !slices.Contains(tiers(), strings.ToLower(string(*model.SKU.Tier))) {
 		p.bad("InvalidParameter", "sku.tier", "The tier %q isn't one of Free, Standard or Premium.", *model.SKU.Tier)

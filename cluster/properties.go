@@ -34,7 +34,7 @@ func ClusterProperties() []Property {
 		{"identity.userAssignedIdentities", Effective, nil, ""},
 		{"identity.delegatedResources", Refused, nil, ""},
 	}
-	for _, group := range [][]Property{baseProperties(), networkProperties(), securityProperties()} {
+	for _, group := range [][]Property{baseProperties(), networkProperties(), securityProperties(), issuerProperties()} {
 		rows = append(rows, group...)
 	}
 	rows = append(rows, Property{poolObject + "name", Effective, nil, ""})
@@ -154,11 +154,15 @@ func networkProperties() []Property {
 func securityProperties() []Property {
 	return []Property{
 		{"properties.enableRBAC", Fixed, []any{true}, "every cluster authorises with Kubernetes RBAC"},
-		{"properties.disableLocalAccounts", Refused, nil, "local accounts are the only ones"},
-		{"properties.aadProfile", Refused, nil, "clusters aren't integrated with the directory"},
-		{"properties.oidcIssuerProfile.issuerURL", ReadOnly, nil, ""},
-		{"properties.oidcIssuerProfile", Refused, nil, ""},
-		{"properties.podIdentityProfile", Refused, nil, ""},
+		{"properties.disableLocalAccounts", Effective, nil, ""},
+		{"properties.aadProfile.managed", Effective, nil, ""},
+		{"properties.aadProfile.enableAzureRBAC", Effective, nil, ""},
+		{"properties.aadProfile.adminGroupObjectIDs[]", Effective, nil, ""},
+		{"properties.aadProfile.tenantID", Effective, nil, ""},
+		{"properties.aadProfile.clientAppID", Refused, nil, "the integration is managed; set aadProfile.managed"},
+		{"properties.aadProfile.serverAppID", Refused, nil, "the integration is managed; set aadProfile.managed"},
+		{"properties.aadProfile.serverAppSecret", Refused, nil, "the integration is managed; set aadProfile.managed"},
+		{"properties.aadProfile", Refused, nil, ""},
 		{"properties.securityProfile", Refused, nil, ""},
 		{"properties.diskEncryptionSetID", Refused, nil, ""},
 		{"properties.enablePodSecurityPolicy", Refused, nil, "Kubernetes removed it; label namespaces for Pod Security admission"},

@@ -59,11 +59,13 @@ func (p *Provider) clusterActions() map[string]arm.Hook {
 		"listClusterMonitoringUserCredential": p.listCredential(monitor()),
 		"stop":                                p.power(true),
 		"start":                               p.power(false),
+		"rotateServiceAccountSigningKeys":     p.rotateSigningKeys,
 		"resetServicePrincipalProfile":        p.resetServicePrincipal,
+		"resetAADProfile":                     p.resetDirectory,
 	}
 	for _, name := range []string{
-		"runCommand", "rotateClusterCertificates", "rotateServiceAccountSigningKeys",
-		"resetAADProfile", "abort", "unpinManagedCluster",
+		"runCommand", "rotateClusterCertificates",
+		"abort", "unpinManagedCluster",
 	} {
 		actions[name] = refuse(name)
 	}

@@ -35,9 +35,12 @@ func (p *Provider) putCluster(ctx context.Context, r *arm.Request) (*arm.Plan, e
 	}
 	plan := &arm.Plan{}
 	if old == nil {
-		if w, err = p.found(ctx, r, &d, plan); err != nil {
-			return nil, err
-		}
+		w, err = p.found(ctx, r, &d, plan)
+	} else if !sameAccess(old, &d) {
+		plan.Changes, err = p.changeAccess(ctx, w, &d)
+	}
+	if err != nil {
+		return nil, err
 	}
 	changed := old == nil || w.doc.ProvisioningState != resource.Succeeded || !sameCluster(w.state.Desired, d)
 	if old != nil {
@@ -81,7 +84,7 @@ func (p *Provider) decide(ctx context.Context, r *arm.Request, old *Desired) (De
 	if err != nil {
 		return Desired{}, err
 	}
-	ps := parser{versions: versions, location: p.Location, domain: p.Domain, problems: Judge(r.Body, ClusterProperties())}
+	ps := parser{versions: versions, location: p.Location, domain: p.Domain, tenant: p.Tenant, guard: p.Guard, problems: Judge(r.Body, ClusterProperties())}
 	d := ps.cluster(r.Body, r.ID, old)
 	if ps.subnets, err = p.subnets(ctx, d.subnets()); err != nil {
 		return Desired{}, err
@@ -113,6 +116,7 @@ func (p *Provider) document(r *arm.Request, w *whole, d *Desired) (*arm.Document
 	if err != nil {
 		return nil, err
 	}
+	fillIntegration(body, d, p.Tenant)
 	doc.Location, doc.Type = d.Location, clusterType
 	if err := doc.SetBody(body); err != nil {
 		return nil, err
@@ -147,6 +151,11 @@ func (p *Provider) found(ctx context.Context, r *arm.Request, d *Desired, plan *
 	if err != nil {
 		return nil, err
 	}
+	access, err := p.foundAccess(uid, r.ID.String(), d)
+	if err != nil {
+		return nil, err
+	}
+	changes = append(changes, access...)
 	plan.Changes = append(changes, group, store.Change{Key: keysKey(uid), Value: secret, Revision: store.Absent})
 	return &whole{doc: &arm.Document{}, state: state}, nil
 }

@@ -71,6 +71,11 @@ func (r *runner) keep(ctx context.Context, w *whole, h *hosted) (time.Duration, 
 			return 0, err
 		}
 	}
+	if waiting == "" {
+		if waiting, err = r.issuerWaits(ctx, w, h); err != nil {
+			return 0, err
+		}
+	}
 	o := observe(w, h, waiting)
 	if o.waiting == "" {
 		if changes, err = r.retire(ctx, w); err != nil {
@@ -80,7 +85,12 @@ func (r *runner) keep(ctx context.Context, w *whole, h *hosted) (time.Duration, 
 			return soon, r.write(ctx, w.doc, changes)
 		}
 	}
-	return r.conclude(ctx, w, o)
+	again, err := r.conclude(ctx, w, o)
+	if err != nil {
+		return 0, err
+	}
+	due, err := r.issuerDue(ctx, w)
+	return sooner(again, due), err
 }
 
 // routesMissing tells which node's pods others can't reach yet: with kubenet the
@@ -151,7 +161,11 @@ func (r *runner) plan(ctx context.Context, w *whole, h *hosted) ([]store.Change,
 	if err != nil {
 		return nil, err
 	}
-	changes = append(changes, documents...)
+	access, err := r.ensureAccess(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	changes = append(append(changes, documents...), access...)
 	if !w.state.Server.IsValid() {
 		return changes, nil
 	}
@@ -159,7 +173,11 @@ func (r *runner) plan(ctx context.Context, w *whole, h *hosted) ([]store.Change,
 	if err != nil {
 		return nil, err
 	}
-	changes = append(changes, server...)
+	published, err := r.publish(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	changes = append(append(changes, server...), published...)
 	units, err := r.units(ctx, w)
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 
 	"bastide.dev/arm"
 	"bastide.dev/fault"
+	"bastide.dev/oidc"
 	"bastide.dev/resource"
 	"bastide.dev/store"
 )
@@ -101,6 +102,10 @@ func (r *runner) removed(ctx context.Context, w *whole) error {
 	changes := []store.Change{
 		{Key: keysKey(w.state.UID), Revision: store.Any},
 		{Key: principalKey(w.state.UID), Revision: store.Any},
+		{Key: accessKey(w.state.UID), Revision: store.Any},
+		{Key: signersKey(w.state.UID), Revision: store.Any},
+		{Key: oidc.StoreKey(r.Tenant, w.state.UID), Revision: store.Any},
+		{Key: guardKey(w.state.UID), Revision: store.Any},
 		{Key: arm.DocumentKey(w.group()), Revision: store.Any},
 	}
 	if err := r.ops.Finish(ctx, w.doc.Operation, arm.Ending{}, changes...); err != nil {

@@ -41,6 +41,8 @@ func (p *parser) validate(d *Desired, id resource.ID, old *Desired) {
 	p.validateNetwork(d)
 	p.validateOutbound(d)
 	p.validateAccess(d)
+	p.validateIntegration(d)
+	p.validateIssuer(d, old)
 	p.validatePools(d, old)
 	if old != nil {
 		p.unchanged(d, old)

@@ -16,6 +16,7 @@ func (c *compiler) files() ([]File, error) {
 	files := []File{
 		{Etcd, "ca.crt", c.Keys.EtcdCA.Certificate},
 		{APIServer, "ca.crt", c.Keys.CA.Certificate},
+		{APIServer, "client-ca.crt", c.Keys.clientTrust()},
 		{APIServer, "etcd-ca.crt", c.Keys.EtcdCA.Certificate},
 		{APIServer, "front-proxy-ca.crt", c.Keys.FrontProxyCA.Certificate},
 		{APIServer, "sa.key", c.Keys.ServiceAccounts},
@@ -25,8 +26,8 @@ func (c *compiler) files() ([]File, error) {
 		{Scheduler, "ca.crt", c.Keys.CA.Certificate},
 	}
 	for name, o := range map[string]object{
-		"authentication.yaml": authentication(),
-		"authorization.yaml":  authorization(),
+		"authentication.yaml": c.authentication(),
+		"authorization.yaml":  c.authorization(),
 		"encryption.yaml":     encryption(c.Keys.SecretsEncryption),
 		"audit-policy.yaml":   auditPolicy(),
 	} {
@@ -41,6 +42,12 @@ func (c *compiler) files() ([]File, error) {
 		return nil, err
 	}
 	files = append(files, cloud...)
+	files = append(files, c.issuerFiles()...)
+	guard, err := c.guardFiles()
+	if err != nil {
+		return nil, fmt.Errorf("encode the way to the webhooks: %w", err)
+	}
+	files = append(files, guard...)
 	for _, program := range c.Spec.Programs() {
 		if program == Etcd || program == APIServer {
 			continue
@@ -53,26 +60,6 @@ func (c *compiler) files() ([]File, error) {
 		files = append(files, File{program, "kubeconfig", data})
 	}
 	return files, nil
-}
-
-// authentication lets the unknown ask for the server's health and nothing else.
-// Issuers of tokens come to stand here, as "jwt".
-func authentication() object {
-	return object{
-		"apiVersion": "apiserver.config.k8s.io/v1",
-		"kind":       "AuthenticationConfiguration",
-		"anonymous": object{"enabled": true, "conditions": []object{
-			{"path": "/livez"}, {"path": "/readyz"}, {"path": "/healthz"}}},
-	}
-}
-
-// authorization is Node, then RBAC; a webhook can join them.
-func authorization() object {
-	return object{
-		"apiVersion":  "apiserver.config.k8s.io/v1",
-		"kind":        "AuthorizationConfiguration",
-		"authorizers": []object{{"type": "Node", "name": "node"}, {"type": "RBAC", "name": "rbac"}},
-	}
 }
 
 // encryption seals Secrets with XSalsa20 and Poly1305, whose random nonces are

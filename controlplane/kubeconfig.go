@@ -51,6 +51,12 @@ func Kubeconfig(c Credential) ([]byte, error) {
 	}.encode()
 }
 
+// PluginKubeconfig is a kubeconfig of the same shape whose user gets their
+// credential elsewhere: user is the entry's content. Nothing is issued.
+func PluginKubeconfig(c Credential, user map[string]any) ([]byte, error) {
+	return kubeconfig{Cluster: c.Cluster, User: c.User, Server: c.Server, trust: c.Trust, user: user}.encode()
+}
+
 // ProxyCertificate is kube-proxy's client certificate, for a node's files: it
 // may do what kube-proxy does and not act as the node. A caller keeps it as long
 // as pki finds it current, since each call makes another.

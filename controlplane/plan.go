@@ -100,7 +100,7 @@ func (s *Spec) Validate() error {
 	need(s.Namespace != "", "namespace")
 	need(s.Address.IsValid(), "address")
 	need(s.Endpoint != "", "endpoint")
-	need(s.Issuer != "", "issuer")
+	s.validateIssuers(need)
 	need(s.ServiceCIDR.IsValid(), "serviceCIDR")
 	need(s.DNSServiceIP.IsValid() && s.ServiceCIDR.IsValid() && s.ServiceCIDR.Contains(s.DNSServiceIP), "dnsServiceIP")
 	need(s.ClusterDomain != "", "clusterDomain")
@@ -110,7 +110,12 @@ func (s *Spec) Validate() error {
 		_, err := pki.OpenCA(pki.Pair(pair))
 		need(err == nil, name)
 	}
+	if len(s.Keys.LocalCA.Certificate) > 0 {
+		_, err := pki.OpenCA(pki.Pair(s.Keys.LocalCA))
+		need(err == nil, "keys.local")
+	}
 	s.Cloud.validate(need)
+	s.Directory.validate(need)
 	return fault.Join(problems...)
 }
 

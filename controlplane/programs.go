@@ -56,7 +56,7 @@ func (c *compiler) apiServer() Program {
 		"--tls-private-key-file=" + f("server.key"),
 		"--tls-min-version=VersionTLS12",
 		"--tls-cipher-suites=" + ciphers,
-		"--client-ca-file=" + f("ca.crt"),
+		"--client-ca-file=" + f("client-ca.crt"),
 		"--authentication-config=" + f("authentication.yaml"),
 		"--authorization-config=" + f("authorization.yaml"),
 		"--enable-bootstrap-token-auth=true",
@@ -70,6 +70,7 @@ func (c *compiler) apiServer() Program {
 	}
 	args = append(args, c.apiServerPeers(f)...)
 	args = append(args, c.apiServerKeeping(f)...)
+	args = append(args, c.directoryArgs(f)...)
 	return c.program(APIServer, "kubernetes", c.Version, c.Audit, runtimeEnv(), args...)
 }
 
@@ -98,17 +99,14 @@ func (c *compiler) apiServerPeers(f func(string) string) []string {
 
 // apiServerKeeping is what it signs, seals and writes down.
 func (c *compiler) apiServerKeeping(f func(string) string) []string {
-	return []string{
-		"--service-account-issuer=" + c.Issuer,
-		"--service-account-key-file=" + f("sa.key"),
-		"--service-account-signing-key-file=" + f("sa.key"),
-		"--encryption-provider-config=" + f("encryption.yaml"),
-		"--audit-policy-file=" + f("audit-policy.yaml"),
-		"--audit-log-path=" + strings.TrimSuffix(c.Audit, "/") + "/audit.log",
+	return append(c.issuerArgs(f),
+		"--encryption-provider-config="+f("encryption.yaml"),
+		"--audit-policy-file="+f("audit-policy.yaml"),
+		"--audit-log-path="+strings.TrimSuffix(c.Audit, "/")+"/audit.log",
 		"--audit-log-maxage=30",
 		"--audit-log-maxbackup=10",
 		"--audit-log-maxsize=100",
-	}
+	)
 }
 
 func (c *compiler) controllerManager() Program {

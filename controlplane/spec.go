@@ -29,8 +29,11 @@ type Spec struct {
 	Endpoint string     `json:"endpoint"`
 	Public   netip.Addr `json:"public,omitzero"`
 	Names    []string   `json:"names,omitempty"` // further names in its certificate
-	// Issuer is the service-account token issuer's URL.
-	Issuer string `json:"issuer"`
+	// Issuer is the service-account token issuer's URL; tokens of the former ones
+	// stay good. KeysURL is where its public keys are, when others may rely on it.
+	Issuer        string   `json:"issuer"`
+	FormerIssuers []string `json:"formerIssuers,omitempty"`
+	KeysURL       string   `json:"keysURL,omitempty"`
 
 	ServiceCIDR   netip.Prefix   `json:"serviceCIDR"`
 	PodCIDRs      []netip.Prefix `json:"podCIDRs,omitempty"`
@@ -45,9 +48,13 @@ type Spec struct {
 
 	// Cloud runs the cloud-controller-manager; nil: none runs.
 	Cloud *Cloud `json:"cloud,omitempty"`
+	// Directory lets the directory's principals in; nil: certificates and service accounts alone.
+	Directory *Directory `json:"directory,omitempty"`
 	// Policies installs what nodes' policy agents need: their role, and the CRD
 	// of cluster-wide policies.
 	Policies bool `json:"policies,omitempty"`
+	// WorkloadIdentity gives pods that ask for it a token; nil: none is given.
+	WorkloadIdentity *WorkloadIdentity `json:"workloadIdentity,omitempty"`
 }
 
 // Cloud is how the cloud-controller-manager acts on the service's ARM, with the
@@ -80,13 +87,17 @@ type Cloud struct {
 // Keys are the cluster's own secrets, PEM or raw. Leaf certificates are issued
 // from them on the host, by package pki, and renewed there.
 type Keys struct {
-	CA                 KeyPair `json:"ca"`         // serving and client certificates
-	FrontProxyCA       KeyPair `json:"frontProxy"` // aggregation layer
-	EtcdCA             KeyPair `json:"etcd"`
-	ServiceAccounts    []byte  `json:"serviceAccounts"`    // PEM private key, signs tokens
-	SecretsEncryption  []byte  `json:"secretsEncryption"`  // 32 bytes
-	BootstrapTokenID   string  `json:"bootstrapTokenID"`   // 6 characters
-	BootstrapTokenCode string  `json:"bootstrapTokenCode"` // 16 characters
+	CA              KeyPair `json:"ca"`             // serving and client certificates
+	LocalCA         KeyPair `json:"local,omitzero"` // certificates of local accounts; empty: there are none
+	FrontProxyCA    KeyPair `json:"frontProxy"`     // aggregation layer
+	EtcdCA          KeyPair `json:"etcd"`
+	ServiceAccounts []byte  `json:"serviceAccounts"` // PEM private key, signs tokens
+	// RetiredServiceAccounts are public keys, PEM, whose tokens are good still.
+	RetiredServiceAccounts [][]byte `json:"retiredServiceAccounts,omitempty"`
+
+	SecretsEncryption  []byte `json:"secretsEncryption"`  // 32 bytes
+	BootstrapTokenID   string `json:"bootstrapTokenID"`   // 6 characters
+	BootstrapTokenCode string `json:"bootstrapTokenCode"` // 16 characters
 }
 
 // KeyPair is a certificate and its private key, PEM.
@@ -112,14 +123,20 @@ type Addons struct {
 
 // Status is what the control plane of ID is.
 type Status struct {
-	ID        string       `json:"id"`
-	Phase     Phase        `json:"phase"`
-	Version   string       `json:"version,omitempty"` // of the running API server
-	Nodes     []NodeStatus `json:"nodes,omitempty"`
-	CoreDNS   bool         `json:"coreDNS"` // Deployment Available
-	Metrics   bool         `json:"metrics"`
-	Error     string       `json:"error,omitempty"`
-	Processes []Process    `json:"processes,omitempty"`
+	ID      string       `json:"id"`
+	Phase   Phase        `json:"phase"`
+	Version string       `json:"version,omitempty"` // of the running API server
+	Nodes   []NodeStatus `json:"nodes,omitempty"`
+	CoreDNS bool         `json:"coreDNS"` // Deployment Available
+	Metrics bool         `json:"metrics"`
+	// Issuer and SigningKeys are what the running API server says of its tokens:
+	// who issues them, and the ids of the keys that it accepts. WorkloadIdentity
+	// tells that pods are given theirs.
+	Issuer           string    `json:"issuer,omitempty"`
+	SigningKeys      []string  `json:"signingKeys,omitempty"`
+	WorkloadIdentity bool      `json:"workloadIdentity,omitempty"`
+	Error            string    `json:"error,omitempty"`
+	Processes        []Process `json:"processes,omitempty"`
 }
 
 // Phase is where a control plane stands.

@@ -30,7 +30,18 @@ type Values struct {
 	Spec *controlplane.Spec
 	// MetricsLeaf is metrics-server's serving certificate.
 	MetricsLeaf pki.Pair
+	// Admission is who reviews pods; nil: nobody does.
+	Admission *Admission
 }
+
+// Admission is who reviews pods before they are admitted.
+type Admission struct {
+	URL string
+	CA  []byte // PEM, what signed for it
+}
+
+// WebhookName is the object that has the API server ask for reviews.
+const WebhookName = "azure-wi-webhook-mutating-webhook-configuration"
 
 // MetricsRequest is what metrics-server's serving certificate should say.
 func MetricsRequest() pki.Request {
@@ -49,6 +60,12 @@ func Render(v Values) ([]*unstructured.Unstructured, error) {
 	}
 	if v.Spec.Cloud != nil {
 		files = slices.Insert(files, 1, "cloud.yaml")
+	}
+	if v.Spec.Directory != nil {
+		files = slices.Insert(files, 1, "directory.yaml")
+	}
+	if v.Admission != nil {
+		files = slices.Insert(files, 1, "workload-identity.yaml")
 	}
 	if v.Spec.Policies {
 		files = slices.Insert(files, 1, "netpolicy.yaml", "clusternetworkpolicies.yaml")
@@ -101,7 +118,7 @@ func Resource(o *unstructured.Unstructured) (schema.GroupVersionResource, error)
 		"ServiceAccount": "serviceaccounts", "Secret": "secrets", "ConfigMap": "configmaps", "Service": "services", "Deployment": "deployments",
 		"ClusterRole": "clusterroles", "ClusterRoleBinding": "clusterrolebindings", "Role": "roles", "RoleBinding": "rolebindings",
 		"PodDisruptionBudget": "poddisruptionbudgets", "APIService": "apiservices", "PriorityClass": "priorityclasses",
-		"CustomResourceDefinition": "customresourcedefinitions",
+		"CustomResourceDefinition": "customresourcedefinitions", "MutatingWebhookConfiguration": "mutatingwebhookconfigurations",
 	}[o.GetKind()]
 	if !ok {
 		return schema.GroupVersionResource{}, fmt.Errorf("no resource is known for kind %q", o.GetKind())

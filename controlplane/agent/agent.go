@@ -27,7 +27,8 @@ import (
 type Config struct {
 	Spec   controlplane.Spec
 	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
-	Notify func() // called when State changed; must not block
+	Listen func(network, address string) (net.Listener, error) // where the API server runs
+	Notify func()                                              // called when State changed; must not block
 	// Progress is called when State became Serving, and when it became Ready.
 	Progress func()
 	// Policy is the release's default rights, created before it comes to that
@@ -45,6 +46,11 @@ type State struct {
 	CoreDNS bool
 	Metrics bool
 	Error   string
+
+	Issuer      string   // of service-account tokens
+	SigningKeys []string // ids of the keys whose tokens are accepted, sorted
+	// WorkloadIdentity: pods are reviewed, and the API server knows.
+	WorkloadIdentity bool
 }
 
 // Agent keeps one cluster. Safe for concurrent use.
@@ -83,12 +89,16 @@ func (a *Agent) Lost() {
 	}
 }
 
+// Restarting tells that the API server is about to be another process: until
+// that is ready, the cluster isn't.
+func (a *Agent) Restarting() { a.update(func(s *State) { s.Ready = false }) }
+
 // State tells how the cluster is.
 func (a *Agent) State() State {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := a.state
-	s.Nodes = slices.Clone(s.Nodes)
+	s.Nodes, s.SigningKeys = slices.Clone(s.Nodes), slices.Clone(s.SigningKeys)
 	return s
 }
 
@@ -153,7 +163,8 @@ func (a *Agent) update(f func(*State)) {
 	before.Nodes = slices.Clone(before.Nodes)
 	f(&a.state)
 	same := before.Serving == a.state.Serving && before.Ready == a.state.Ready && before.Version == a.state.Version && before.CoreDNS == a.state.CoreDNS &&
-		before.Metrics == a.state.Metrics && before.Error == a.state.Error && slices.Equal(before.Nodes, a.state.Nodes)
+		before.Metrics == a.state.Metrics && before.Issuer == a.state.Issuer && slices.Equal(before.SigningKeys, a.state.SigningKeys) &&
+		before.WorkloadIdentity == a.state.WorkloadIdentity && before.Error == a.state.Error && slices.Equal(before.Nodes, a.state.Nodes)
 	a.mu.Unlock()
 	if !same {
 		a.Notify()

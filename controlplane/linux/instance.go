@@ -19,14 +19,15 @@ type instance struct {
 	id    string
 	apply sync.Mutex // held by Apply and Remove
 
-	mu        sync.Mutex // guards what follows
-	spec      controlplane.Spec
-	known     bool  // spec was applied, or tried
-	err       error // why Apply failed last
-	agent     *agent.Agent
-	endsAgent func()              // ends the agent and waits for it
-	apiServer int                 // pid
-	late      []supervise.Process // wait for the API server to be ready
+	mu         sync.Mutex // guards what follows
+	spec       controlplane.Spec
+	known      bool  // spec was applied, or tried
+	err        error // why Apply failed last
+	agent      *agent.Agent
+	endsAgent  func()              // ends the agent and waits for it
+	apiServer  int                 // pid
+	definition string              // of the API server: what it was started with
+	late       []supervise.Process // wait for the API server to be ready
 }
 
 func (in *instance) set(spec controlplane.Spec, err error) {
@@ -56,10 +57,23 @@ func (in *instance) apiServerIs(pid int) {
 	in.apiServer = pid
 }
 
+// defines has the cluster be unready from now on when its API server is to be
+// started with something else: reports must not speak of the old one.
+func (in *instance) defines(process supervise.Process) {
+	definition := strings.Join(append([]string{process.Path, process.Inputs}, process.Args...), "\x00")
+	in.mu.Lock()
+	a, changed := in.agent, in.definition != definition
+	in.definition = definition
+	in.mu.Unlock()
+	if a != nil && changed {
+		a.Restarting()
+	}
+}
+
 func (in *instance) endAgent() {
 	in.mu.Lock()
 	end := in.endsAgent
-	in.agent, in.endsAgent, in.apiServer, in.late = nil, nil, 0, nil
+	in.agent, in.endsAgent, in.apiServer, in.late, in.definition = nil, nil, 0, nil, ""
 	in.mu.Unlock()
 	if end != nil {
 		end()
@@ -80,7 +94,7 @@ func (p *Plane) keepObjects(in *instance, spec controlplane.Spec, netns string) 
 		return err
 	}
 	a := agent.New(agent.Config{
-		Spec: spec, Policy: policy, Dial: Dialer(netns), Logger: p.Logger.With("controlplane", in.id),
+		Spec: spec, Policy: policy, Dial: Dialer(netns), Listen: Listener(netns), Logger: p.Logger.With("controlplane", in.id),
 		Notify: func() { p.changes.add(in.id) },
 		Progress: func() {
 			if err := p.launchLate(in); err != nil {
@@ -126,6 +140,7 @@ func (p *Plane) Status(id string) controlplane.Status {
 	if a != nil {
 		state := a.State()
 		status.Version, status.Nodes, status.CoreDNS, status.Metrics, status.Error = state.Version, state.Nodes, state.CoreDNS, state.Metrics, state.Error
+		status.Issuer, status.SigningKeys, status.WorkloadIdentity = state.Issuer, state.SigningKeys, state.WorkloadIdentity
 		if state.Ready {
 			status.Phase = controlplane.Ready
 		}

@@ -178,6 +178,9 @@ func (p *Plane) start(in *instance, spec controlplane.Spec) error {
 			return err
 		}
 		processes[i] = p.process(spec.ID, program, programs[i], netns, owner, inputs)
+		if program.Name == controlplane.APIServer {
+			in.defines(processes[i])
+		}
 	}
 	if err := p.drop(spec); err != nil {
 		return err
