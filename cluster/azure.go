@@ -174,11 +174,13 @@ type instanceState struct {
 	Machine string `json:"machine"`
 	Address any    `json:"address"`
 	Pods    any    `json:"pods,omitempty"`
+	// NoMetadata closes the metadata address to the node's pods.
+	NoMetadata bool `json:"noMetadata,omitempty"`
 }
 
 func (w *whole) instanceDoc(pool *poolDoc, n allotted, prefix string, tags map[string]string) azureDoc {
 	id := w.instance(pool.Pool.Name, n.Number)
-	state := instanceState{Machine: n.Machine, Address: n.Address}
+	state := instanceState{Machine: n.Machine, Address: n.Address, NoMetadata: w.state.Desired.NoPodMetadata}
 	if w.state.Desired.Plugin != kubenet { // kubenet's pods come by route table
 		state.Pods = n.Pods
 	}

@@ -127,6 +127,7 @@ func fillCluster(body object, d *Desired) (object, error) {
 	set(body, network+"ipFamilies", []any{"IPv4"})
 	set(body, network+"loadBalancerSku", "standard")
 	fillNetwork(body, d)
+	fillPodAccess(body, d)
 	fillIssuer(body, d)
 	set(body, "properties.enableRBAC", true)
 	preset(body, "properties.supportPlan", "KubernetesOfficial")

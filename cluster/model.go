@@ -62,6 +62,8 @@ type Desired struct {
 	Policy      string // azure or calico: network policies are enforced; "" not
 	Outbound    Outbound
 	Access      Access
+	// NoPodMetadata closes the metadata address to pods.
+	NoPodMetadata bool
 
 	Issuer           bool // of tokens that others rely on
 	WorkloadIdentity bool // pods are given tokens for the service

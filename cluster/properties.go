@@ -141,6 +141,7 @@ func networkProperties() []Property {
 		{n + "staticEgressGatewayProfile", Refused, nil, ""},
 		{n + "advancedNetworking", Refused, nil, ""},
 		{n + "kubeProxyConfig", Refused, nil, ""},
+		{n + "podLinkLocalAccess", Effective, nil, "None closes the metadata address to pods that have a network of their own"},
 		{"properties.publicNetworkAccess", Fixed, []any{"Enabled"}, "API servers have a public address"},
 		{"properties.apiServerAccessProfile.disableRunCommand", Fixed, []any{true}, "command invoke isn't offered"},
 		{"properties.apiServerAccessProfile.authorizedIPRanges[]", Effective, nil, ""},
