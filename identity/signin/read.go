@@ -38,6 +38,30 @@ func (e *Entry) EventType() string {
 	return InteractiveUser
 }
 
+// ClientApp is how the client signed in, in Graph's words.
+func (e *Entry) ClientApp() string {
+	switch e.Flow {
+	case identity.FlowPassword:
+		return "Other clients"
+	case identity.FlowCode:
+		return "Browser"
+	case identity.FlowDevice, identity.FlowRefresh, identity.FlowOnBehalf, identity.FlowSecret, identity.FlowAssertion, identity.FlowFederated:
+	}
+	return "Mobile Apps and Desktop clients"
+}
+
+// Protocol is the way to the token, in Graph's words.
+func (e *Entry) Protocol() string {
+	switch e.Flow {
+	case identity.FlowDevice:
+		return "deviceCode"
+	case identity.FlowPassword:
+		return "ropc"
+	case identity.FlowCode, identity.FlowRefresh, identity.FlowOnBehalf, identity.FlowSecret, identity.FlowAssertion, identity.FlowFederated:
+	}
+	return "oAuth2"
+}
+
 // Times is how many sign-ins an entry stands for.
 func (e *Entry) Times() int { return max(e.Count, 1) }
 
