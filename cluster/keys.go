@@ -113,7 +113,7 @@ func principalChange(uid, clientID, secret string) (store.Change, error) {
 
 // credential is what a cluster acts on Resource Manager with.
 func (p *Provider) credential(ctx context.Context, s *clusterState) (principal, error) {
-	if s.Desired.Identity == systemAssigned {
+	if s.Desired.Identity != byPrincipal {
 		id, secret, err := p.Directory.PlatformSecret(ctx, s.PrincipalID)
 		return principal{id, secret}, err
 	}

@@ -288,7 +288,7 @@ func TestKilledAtEveryWrite(t *testing.T) {
 // restart makes a new provider over the store, as after a kill.
 func (w *world) restart(s store.Store) {
 	w.p, _ = testProvider(w.t, s)
-	w.p.Directory = w.directory
+	w.p.Directory, w.p.Roles = w.directory, w.directory
 	w.front = &front{store: s, p: w.p}
 	w.runner = newRunner(w.p)
 }
