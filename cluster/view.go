@@ -42,6 +42,7 @@ func (p *Provider) viewCluster(ctx context.Context, d *arm.Document, version res
 	} {
 		set(body, path, value)
 	}
+	p.viewIssuer(body, s)
 	if err := p.viewIdentity(ctx, body, w); err != nil {
 		return nil, err
 	}

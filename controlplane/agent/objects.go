@@ -39,8 +39,11 @@ func (s *session) render(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	objects, err := addons.Render(addons.Values{Spec: spec, MetricsLeaf: leaf})
+	objects, err := addons.Render(addons.Values{Spec: spec, MetricsLeaf: leaf, Admission: s.wantReviews()})
 	if err != nil {
+		return 0, err
+	}
+	if err := s.endReviews(ctx); err != nil {
 		return 0, err
 	}
 	s.mu.Lock()
@@ -119,6 +122,7 @@ func (s *session) applyObject(ctx context.Context, key string) (time.Duration, e
 	s.mu.Lock()
 	s.applied[key] = versionOf(now)
 	s.mu.Unlock()
+	s.reviewed(o)
 	return again, nil
 }
 

@@ -34,6 +34,10 @@ type session struct {
 	applied map[string]string                     // version that our last write of it left, by key
 	nodes   map[string]*unstructured.Unstructured
 	csrs    map[string]*unstructured.Unstructured // not yet decided
+
+	reviews   chan struct{} // holds one token when pods are to be reviewed
+	reviewing bool          // somebody listens
+	unordered bool          // the API server asks for no reviews
 }
 
 func newSession(a *Agent) (*session, error) {
@@ -43,7 +47,7 @@ func newSession(a *Agent) (*session, error) {
 	}
 	return &session{Agent: a, api: c.api, client: c.objects, queue: reconcile.NewQueue(reconcile.Backoff{Min: 20 * time.Millisecond, Max: 30 * time.Second}),
 		objects: map[string]*unstructured.Unstructured{}, applied: map[string]string{},
-		nodes: map[string]*unstructured.Unstructured{}, csrs: map[string]*unstructured.Unstructured{}}, nil
+		nodes: map[string]*unstructured.Unstructured{}, csrs: map[string]*unstructured.Unstructured{}, reviews: make(chan struct{}, 1)}, nil
 }
 
 // awaitServing returns when the default rights are in place.
@@ -74,8 +78,13 @@ func (s *session) awaitReady(ctx context.Context) error {
 	if err := s.get(ctx, "/version", &version); err != nil {
 		return err
 	}
+	issuer, keys, err := s.signing(ctx)
+	if err != nil {
+		return err
+	}
 	s.update(func(st *State) {
 		st.Ready, st.Error, st.Version = true, "", strings.TrimPrefix(version.GitVersion, "v")
+		st.Issuer, st.SigningKeys = issuer, keys
 	})
 	s.Progress()
 	<-ctx.Done() // a member of the group that ends would end the others
@@ -133,6 +142,7 @@ func (s *session) run(ctx context.Context) error {
 	var g reconcile.Group
 	g.Add("objects", reconcile.Loop{Name: "agent", Queue: s.queue, Reconciler: s, Workers: 8, Logger: s.Logger}.Run)
 	g.Add("readiness", s.awaitReady)
+	g.Add("reviews of pods", s.review)
 	for _, w := range s.watches() {
 		g.Add("watch "+w.resource.Resource, func(ctx context.Context) error { return s.watch(ctx, w) })
 	}

@@ -108,6 +108,17 @@ func loopbackUp() (err error) {
 	return nil
 }
 
+// Listener listens within the network namespace at path, on numeric addresses.
+func Listener(path string) func(network, address string) (net.Listener, error) {
+	return func(network, address string) (listener net.Listener, err error) {
+		err = supervise.InNetns(path, func() error {
+			listener, err = net.Listen(network, address)
+			return err
+		})
+		return listener, err
+	}
+}
+
 // Dialer connects from within the network namespace at path, to numeric addresses.
 func Dialer(path string) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (conn net.Conn, err error) {

@@ -158,6 +158,10 @@ func (h *Host) plane(spec controlplane.Spec) *controlplane.Status {
 		status.Phase, status.Version = controlplane.Stopped, ""
 		return status
 	}
+	status.Issuer, status.WorkloadIdentity = spec.Issuer, spec.WorkloadIdentity != nil
+	if ids, err := spec.SigningKeyIDs(); err == nil { // a test's spec may have no keys
+		status.SigningKeys = ids
+	}
 	objects := h.Nodes[spec.ID]
 	if objects == nil {
 		objects = map[string]string{}
