@@ -14,7 +14,7 @@ PACKAGES := gcc libc6-dev libseccomp-dev pkg-config mmdebstrap nftables iproute2
             iptables procps openssl ca-certificates curl openssh-client azure-cli busybox-static iperf3
 
 # What the first cluster needs; the other Kubernetes releases may follow.
-FIRST := kubernetes@1.36.3 etcd runtime coredns metrics-server cloud-controller-manager pause web
+FIRST := kubernetes@1.36.3 etcd runtime coredns metrics-server cloud-controller-manager kubelogin pause web
 
 .DEFAULT_GOAL := help
 .PHONY: help up down clean deps build bundles image test lint fmt bench conformance

@@ -199,6 +199,9 @@ func (s step) environment(caller []string) []string {
 	if s.CGO {
 		env[5] = "CGO_ENABLED=1"
 	}
+	if s.NewerGo {
+		env[2] = "GOTOOLCHAIN=auto"
+	}
 	for _, kv := range caller {
 		name, _, _ := strings.Cut(kv, "=")
 		switch name {

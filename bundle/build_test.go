@@ -246,7 +246,7 @@ func TestPinnedVersionsAreThoseOfTheModuleFiles(t *testing.T) {
 		got[m.ID()] = true
 	}
 	want := []string{"runtime@" + RuntimeVersion, "etcd@" + EtcdVersion, "coredns@" + CoreDNSVersion,
-		"metrics-server@" + MetricsServerVersion, "cloud-controller-manager@" + CloudControllerVersion, "pause@" + PauseVersion, "web@" + WebVersion, "e2e@" + E2EVersion}
+		"metrics-server@" + MetricsServerVersion, "cloud-controller-manager@" + CloudControllerVersion, "kubelogin@" + KubeloginVersion, "pause@" + PauseVersion, "web@" + WebVersion, "e2e@" + E2EVersion}
 	for _, v := range KubernetesVersions() {
 		want = append(want, "kubernetes@"+v)
 	}

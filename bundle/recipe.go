@@ -32,6 +32,7 @@ type step struct {
 	Tags      string
 	LDFlags   string // {version} stands for the component's
 	CGO       bool
+	NewerGo   bool `json:",omitempty"` // Modfile may ask for a newer Go than is here: the go tool gets it as it gets modules
 	Test      bool `json:",omitempty"` // the program is the package's tests
 }
 
@@ -50,6 +51,7 @@ const (
 	corednsModule    = "github.com/coredns/coredns"
 	metricsModule    = "sigs.k8s.io/metrics-server"
 	cloudModule      = "sigs.k8s.io/cloud-provider-azure"
+	kubeloginModule  = "github.com/Azure/kubelogin"
 	ginkgoModule     = "github.com/onsi/ginkgo/v2"
 )
 
@@ -68,6 +70,8 @@ func recipes() []recipe {
 		addonRecipe("cloud-controller-manager", cloudModule, step{Dir: "addons/cloud-controller-manager", Package: cloudModule + "/cmd/cloud-controller-manager",
 			Tags: "grpcnotrace", LDFlags: "-X " + cloudModule + "/pkg/version.gitVersion=v{version} -X k8s.io/client-go/pkg/version.gitVersion=v{version}" +
 				" -X k8s.io/component-base/version.gitVersion=v{version}"}),
+		addonRecipe("kubelogin", kubeloginModule, step{Dir: "addons/kubelogin", Package: kubeloginModule, NewerGo: true,
+			LDFlags: "-X main.gitTag=v{version}"}),
 		addonRecipe("pause", "", step{Dir: "addons/pause", Package: "pause.c", Version: PauseVersion}),
 		addonRecipe("web", "", step{Dir: "addons", Package: "./web", Version: WebVersion}),
 		kubernetesRecipe("v1.35.mod"),

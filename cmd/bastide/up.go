@@ -262,23 +262,38 @@ func describe(in *instance.Instance, first identity.Bootstrapped) (client.Instan
 	return view, nil
 }
 
-// linkTools makes kubectl of the newest release that is built reachable by PATH.
+// linkTools makes kubectl of the newest release that is built reachable by PATH,
+// and kubelogin where it is built.
 func linkTools(in *instance.Instance) error {
 	version, err := (&catalogue{in.CacheDir}).newest()
-	if err != nil {
-		return err
-	}
-	parts, err := bundle.Open(in.CacheDir, "kubernetes", version)
 	if err != nil {
 		return err
 	}
 	if err := os.MkdirAll(in.Dir("bin"), 0o755); err != nil {
 		return fmt.Errorf("tools: %w", err)
 	}
-	link := in.Dir("bin", "kubectl")
+	kubectl, err := bundle.Open(in.CacheDir, "kubernetes", version)
+	if err != nil {
+		return err
+	}
+	if err := linkTool(in, kubectl, "kubectl"); err != nil {
+		return err
+	}
+	kubelogin, err := bundle.Open(in.CacheDir, "kubelogin", bundle.KubeloginVersion)
+	if fault.Is(err, fault.NotFound) {
+		return nil // only clusters that are integrated with the directory need it
+	}
+	if err != nil {
+		return err
+	}
+	return linkTool(in, kubelogin, "kubelogin")
+}
+
+func linkTool(in *instance.Instance, parts *bundle.Bundle, name string) error {
+	link := in.Dir("bin", name)
 	temp := link + ".new"
 	_ = os.Remove(temp) // of an earlier up that was killed here
-	if err := os.Symlink(parts.Path("kubectl"), temp); err != nil {
+	if err := os.Symlink(parts.Path(name), temp); err != nil {
 		return fmt.Errorf("tools: %w", err)
 	}
 	return os.Rename(temp, link)
