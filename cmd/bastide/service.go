@@ -21,10 +21,12 @@ import (
 	"bastide.dev/identity"
 	"bastide.dev/identity/graph"
 	"bastide.dev/identity/login"
+	"bastide.dev/identity/signin"
 	"bastide.dev/instance"
 	"bastide.dev/managedidentity"
 	"bastide.dev/network"
 	"bastide.dev/nodeimage"
+	"bastide.dev/oidc"
 	"bastide.dev/reconcile"
 	"bastide.dev/registry"
 	"bastide.dev/resource"
@@ -65,7 +67,9 @@ type service struct {
 	in        *instance.Instance
 	cache     *cache.Store
 	directory *identity.Directory
+	signIns   *signin.Service
 	login     *login.Service
+	issuers   *oidc.Service
 	graph     *graph.Service
 	networks  *network.Provider
 	machines  *compute.Provider
@@ -99,7 +103,15 @@ func (s *service) wire(keys keyring, log *slog.Logger) (err error) {
 	if s.directory, err = identity.New(identity.Config{Store: s.store, Endpoints: endpoints(in), Log: log}); err != nil {
 		return fmt.Errorf("directory: %w", err)
 	}
-	if s.login, err = login.New(login.Config{Directory: s.directory, Store: s.store, Gate: signIns{log}, Journal: signIns{log}, Log: log}); err != nil {
+	issuers, federation, err := newFederation(s, keys, log)
+	if err != nil {
+		return fmt.Errorf("federation: %w", err)
+	}
+	s.issuers = issuers
+	if s.signIns, err = signin.New(signin.Config{Store: s.store, Directory: s.directory, Log: log}); err != nil {
+		return fmt.Errorf("sign-ins: %w", err)
+	}
+	if s.login, err = login.New(login.Config{Directory: s.directory, Store: s.store, Federation: federation, Gate: s.signIns, Journal: s.signIns, Log: log}); err != nil {
 		return fmt.Errorf("login: %w", err)
 	}
 	if s.graph, err = graph.New(graph.Config{Directory: s.directory, Log: log}); err != nil {
@@ -129,6 +141,7 @@ func (s *service) wire(keys keyring, log *slog.Logger) (err error) {
 func (s *service) addTo(g *reconcile.Group) {
 	g.Add("read cache", s.cache.Run)
 	g.Add("directory", s.directory.Run)
+	g.Add("sign-ins", s.signIns.Run)
 	g.Add("login", s.login.Run)
 	g.Add("networks", s.networks.Run)
 	g.Add("machines", s.machines.Run)
@@ -143,6 +156,7 @@ func (s *service) frontDoor() http.Handler {
 		s.in.Host("login"):      s.login,
 		s.in.Host("graph"):      s.graph,
 		s.in.Host("registry"):   s.registry,
+		s.in.Host("oidc"):       s.issuers,
 	})
 }
 
