@@ -140,7 +140,13 @@ func (d *Directory) SetPassword(ctx context.Context, id, password string) error 
 		return err
 	}
 	now := d.stamp()
-	return d.UpdateUser(ctx, id, func(u *User) { u.PasswordHash, u.ValidFrom = hash, now })
+	return d.UpdateUser(ctx, id, func(u *User) { u.PasswordHash, u.ValidFrom, u.PasswordSet, u.MustChange = hash, now, now, false })
+}
+
+// EndSessions refuses whatever grew out of the user's sign-ins until now.
+func (d *Directory) EndSessions(ctx context.Context, id string) error {
+	now := d.stamp()
+	return d.UpdateUser(ctx, id, func(u *User) { u.ValidFrom = now })
 }
 
 func (d *Directory) hashPassword(ctx context.Context, password string) (string, error) {

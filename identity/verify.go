@@ -113,6 +113,19 @@ func (d *Directory) parse(ctx context.Context, bearer string) (Claims, error) {
 	return claims, nil
 }
 
+// HintedClient is the client that an id token was made for, ours and however old; "" for
+// anything else. It says who asks for a sign-out, and proves nothing more.
+func (d *Directory) HintedClient(ctx context.Context, idToken string) string {
+	if idToken == "" || len(idToken) > maxToken {
+		return ""
+	}
+	claims, err := d.parse(ctx, idToken)
+	if err != nil || claims.IDType != "" {
+		return ""
+	}
+	return claims.Audience
+}
+
 func (d *Directory) checkClaims(ctx context.Context, c Claims, audiences []string) error {
 	tenant, err := d.Tenant(ctx)
 	if err != nil {

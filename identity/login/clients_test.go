@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"regexp"
@@ -107,8 +106,7 @@ func TestAzWithDeviceCode(t *testing.T) {
 	for lines := bufio.NewScanner(messages); lines.Scan(); {
 		seen.WriteString(lines.Text() + "\n")
 		if m := asked.FindStringSubmatch(lines.Text()); m != nil {
-			page := strings.TrimPrefix(m[1], w.url)
-			signedIn = w.submit(t, page, w.url, url.Values{"user_code": {m[2]}, "username": {w.first.Administrator}, "password": {w.first.Password}}) == http.StatusOK
+			signedIn = m[1] == w.url+"/device" && w.browser(t).device(m[2]) == http.StatusOK
 		}
 	}
 	if err := cmd.Wait(); err != nil || !signedIn {
@@ -130,8 +128,7 @@ func TestSDKCredentials(t *testing.T) {
 	}
 	device, err := azidentity.NewDeviceCodeCredential(&azidentity.DeviceCodeCredentialOptions{ClientOptions: options, DisableInstanceDiscovery: true,
 		TenantID: w.first.Tenant.ID, ClientID: identity.AppCLI, UserPrompt: func(_ context.Context, m azidentity.DeviceCodeMessage) error {
-			status := w.submit(t, strings.TrimPrefix(m.VerificationURL, w.url), w.url, url.Values{"user_code": {m.UserCode}, "username": {w.first.Administrator}, "password": {w.first.Password}})
-			if status != http.StatusOK {
+			if status := w.browser(t).device(m.UserCode); status != http.StatusOK {
 				return fmt.Errorf("page answers %d", status)
 			}
 			return nil

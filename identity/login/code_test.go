@@ -5,7 +5,6 @@ package login_test
 import (
 	"crypto/sha256"
 	"encoding/base64"
-	"net/http"
 	"net/url"
 	"strings"
 	"testing"
@@ -29,11 +28,11 @@ func (w *world) authorizePath(pairs ...string) string {
 // code signs in through the page and returns the code that the application gets.
 func (w *world) code(t *testing.T) string {
 	t.Helper()
-	answer := w.submitted(t, w.authorizePath(), w.url, url.Values{"username": {w.first.Administrator}, "password": {w.first.Password}})
-	defer func() { _ = answer.Body.Close() }()
-	to, err := url.Parse(answer.Header.Get("Location"))
-	if err != nil || answer.StatusCode != http.StatusFound || to.Host != "localhost:8400" || to.Query().Get("state") != "s&t" {
-		t.Fatalf("%d %v %v", answer.StatusCode, to, err)
+	b := w.browser(t)
+	b.get(w.authorizePath())
+	to := b.password(w.first.Password).location
+	if to == nil || to.Host != "localhost:8400" || to.Query().Get("state") != "s&t" {
+		t.Fatalf("%d %v", b.at.status, to)
 	}
 	return to.Query().Get("code")
 }
@@ -95,7 +94,7 @@ func TestAuthorizeSendsNothingElsewhere(t *testing.T) {
 		"plain challenge": {"code_challenge_method", "plain"},
 		"no challenge":    {"code_challenge", ""},
 		"implicit":        {"response_type", "token"},
-		"fragment":        {"response_mode", "fragment"},
+		"odd mode":        {"response_mode", "web_message"},
 		"silent":          {"prompt", "none"},
 	} {
 		answer, err := w.client.Get(w.url + w.authorizePath(pairs...))

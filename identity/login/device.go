@@ -23,10 +23,11 @@ const (
 
 // device is a sign-in that waits for its user, kept under its user code.
 type device struct {
+	proof              // of who signed in; its user is "" until then
 	Code     []byte    `json:"code"` // SHA-256 of the device code's secret
 	ClientID string    `json:"clientId"`
 	Asked    request   `json:"asked"`
-	UserID   string    `json:"userId,omitempty"` // who signed in
+	Declined bool      `json:"declined,omitempty"`
 	Expires  time.Time `json:"expires"`
 }
 
@@ -53,6 +54,9 @@ func (s *Service) beginDevice(c *call) (map[string]any, error) {
 	}
 	asked, err := s.parseRequest(c, c.PostForm)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.limits.begin(c.address()); err != nil {
 		return nil, err
 	}
 	userCode, secret := newUserCode(), identity.Random(43)
@@ -115,6 +119,9 @@ func (s *Service) redeemDevice(c *call, client client) (map[string]any, error) {
 	if !s.now().Before(d.Expires) {
 		return nil, refuse("expired_token", 70020, "The provided value for the input parameter 'device_code' is not valid. The device code has expired.")
 	}
+	if d.Declined {
+		return nil, refuse("authorization_declined", 70015, "The user declined the sign-in.")
+	}
 	if d.UserID == "" {
 		return nil, refuse("authorization_pending", 70016, "OAuth 2.0 device flow error. Authorization is pending. Continue polling.")
 	}
@@ -124,66 +131,9 @@ func (s *Service) redeemDevice(c *call, client client) (map[string]any, error) {
 		}
 		return nil, fmt.Errorf("end device code: %w", err)
 	}
-	user, err := s.directory.User(c.Context(), d.UserID)
-	if err != nil || user.Disabled {
-		return nil, bad
-	}
-	return s.userAnswer(c, "device_code", user, client.Application, d.Asked, "")
-}
-
-// devicePage is where a user enters the code.
-func (s *Service) devicePage(w http.ResponseWriter, r *http.Request) {
-	s.show(w, http.StatusOK, page{Title: "Sign in to a device", Device: true, Code: cleanCode(r.URL.Query().Get("user_code"))}, "")
-}
-
-// deviceSignIn takes code, name and password. There is no session and so nothing
-// that a foreign page could use; a post from one is refused all the same.
-func (s *Service) deviceSignIn(w http.ResponseWriter, r *http.Request) {
-	if err := s.origins.Check(r); err != nil {
-		http.Error(w, "A form on another site can't sign you in.", http.StatusForbidden)
-		return
-	}
-	c := &call{Request: r}
-	form := page{Title: "Sign in to a device", Device: true}
-	if err := readForm(r); err != nil {
-		form.Problem = "The form can't be read."
-		s.show(w, http.StatusBadRequest, form, "")
-		return
-	}
-	form.User, form.Code = printable(r.PostForm.Get("username")), printable(r.PostForm.Get("user_code"))
-	user, err := s.directory.CheckPassword(r.Context(), r.PostForm.Get("username"), r.PostForm.Get("password"), c.address())
-	if err == nil {
-		form.Application, err = s.approve(c, cleanCode(r.PostForm.Get("user_code")), user)
-	}
+	user, err := s.standing(c.Context(), d.UserID, d.At)
 	if err != nil {
-		form.Problem = s.pageProblem(err, c)
-		s.show(w, http.StatusBadRequest, form, "")
-		return
+		return nil, err
 	}
-	s.show(w, http.StatusOK, page{Title: "You are signed in", Application: form.Application, Done: true}, "")
-}
-
-// approve binds the user to the waiting device and says which application it runs.
-func (s *Service) approve(c *call, userCode string, user identity.User) (string, error) {
-	wrong := refuse("invalid_grant", 70018, "That code isn't right, or it has expired. Begin again on your device.")
-	if userCode == "" {
-		return "", wrong
-	}
-	var d device
-	revision, err := s.get(c.Context(), devices+userCode, &d)
-	if fault.Is(err, fault.NotFound) {
-		return "", wrong
-	}
-	if err != nil {
-		return "", err
-	}
-	if d.UserID != "" || !s.now().Before(d.Expires) {
-		return "", wrong
-	}
-	d.UserID = user.ID
-	if err := s.put(c.Context(), devices+userCode, d, revision); err != nil {
-		return "", err
-	}
-	app, err := s.directory.Application(c.Context(), d.ClientID)
-	return app.DisplayName, err
+	return s.userAnswer(c, grantee{proof: d.proof, user: user, client: client, asked: d.Asked}, "", "")
 }

@@ -22,6 +22,7 @@ type oauthError struct {
 	number  int
 	status  int
 	message string
+	sub     string // suberror: what a client can do about it
 }
 
 func (e oauthError) Error() string {
@@ -48,13 +49,16 @@ func oauthCode(faultCode string) (string, int) {
 
 // asOAuth finds the answer for any error; nil when there is none fit to be shown.
 func asOAuth(err error) *oauthError {
+	if err == nil {
+		return nil
+	}
 	var direct oauthError
 	if errors.As(err, &direct) {
 		return &direct
 	}
 	f := fault.From(err)
 	if f.Kind == fault.Unavailable {
-		return &oauthError{"temporarily_unavailable", 90033, http.StatusServiceUnavailable, "A transient error has occurred. Please try again."}
+		return &oauthError{code: "temporarily_unavailable", number: 90033, status: http.StatusServiceUnavailable, message: "A transient error has occurred. Please try again."}
 	}
 	number, ok := strings.CutPrefix(f.Code, "AADSTS")
 	if !ok {
@@ -65,7 +69,7 @@ func asOAuth(err error) *oauthError {
 		return nil
 	}
 	code, status := oauthCode(f.Code)
-	return &oauthError{code, n, status, f.Message}
+	return &oauthError{code: code, number: n, status: status, message: f.Message}
 }
 
 // fail answers with an error and writes down what is nobody's fault but ours.
@@ -78,20 +82,27 @@ func (s *Service) fail(w http.ResponseWriter, r *http.Request, err error) {
 	e := asOAuth(err)
 	if e == nil {
 		s.log.Error("sign-in failed", "path", r.URL.Path, "trace", trace, "error", err)
-		e = &oauthError{"server_error", 90033, http.StatusInternalServerError, "A transient error has occurred. Please try again."}
+		e = &oauthError{code: "server_error", number: 90033, status: http.StatusInternalServerError, message: "A transient error has occurred. Please try again."}
 	}
 	now := s.now().UTC().Format("2006-01-02 15:04:05Z")
 	w.Header().Set("client-request-id", correlation)
 	if e.status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Basic realm="token"`)
 	}
-	writeJSON(w, e.status, map[string]any{
+	if e.status == http.StatusTooManyRequests {
+		w.Header().Set("Retry-After", "1")
+	}
+	answer := map[string]any{
 		"error": e.code,
 		"error_description": fmt.Sprintf("AADSTS%d: %s Trace ID: %s Correlation ID: %s Timestamp: %s",
 			e.number, e.message, trace, correlation, now),
 		"error_codes": []int{e.number}, "timestamp": now, "trace_id": trace, "correlation_id": correlation,
 		"error_uri": s.directory.Endpoints().Authority + "/error?code=" + strconv.Itoa(e.number),
-	})
+	}
+	if e.sub != "" {
+		answer["suberror"] = e.sub
+	}
+	writeJSON(w, e.status, answer)
 }
 
 // printable makes foreign text fit for a message.

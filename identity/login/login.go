@@ -21,6 +21,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-webauthn/webauthn/webauthn"
+
 	"bastide.dev/fault"
 	"bastide.dev/identity"
 	"bastide.dev/store"
@@ -49,6 +51,8 @@ type Service struct {
 	now        func() time.Time
 	mux        *http.ServeMux
 	origins    *http.CrossOriginProtection
+	limits     *limits
+	relying    *webauthn.WebAuthn
 }
 
 // maxBody bounds a form that is read.
@@ -63,7 +67,11 @@ func New(config Config) (*Service, error) {
 		config.Now = time.Now
 	}
 	s := &Service{directory: config.Directory, store: config.Store, gate: config.Gate, journal: config.Journal, federation: config.Federation, log: cmp.Or(config.Log, slog.Default()),
-		now: config.Now, mux: http.NewServeMux(), origins: http.NewCrossOriginProtection()}
+		now: config.Now, mux: http.NewServeMux(), origins: http.NewCrossOriginProtection(), limits: newLimits(config.Now)}
+	var err error
+	if s.relying, err = newRelyingParty(config.Directory.Endpoints().Authority); err != nil {
+		return nil, err
+	}
 	s.routes()
 	return s, nil
 }
@@ -76,11 +84,18 @@ func (s *Service) routes() {
 		s.mux.HandleFunc("POST /{tenant}/oauth2"+segment+"/devicecode", s.inTenant(version, s.deviceCode))
 		s.mux.HandleFunc("GET /{tenant}/oauth2"+segment+"/authorize", s.inTenant(version, s.authorize))
 		s.mux.HandleFunc("POST /{tenant}/oauth2"+segment+"/authorize", s.inTenant(version, s.authorize))
+		s.mux.HandleFunc("OPTIONS /{tenant}/oauth2"+segment+"/token", s.inTenant(version, s.preflight))
+		s.mux.HandleFunc("GET /{tenant}/oauth2"+segment+"/logout", s.inTenant(version, s.logout))
+		s.mux.HandleFunc("POST /{tenant}/oauth2"+segment+"/logout", s.inTenant(version, s.logout))
 	}
 	s.mux.HandleFunc("GET /common/userrealm/{user}", s.userRealm)
 	s.mux.HandleFunc("GET /common/discovery/instance", s.instance)
 	s.mux.HandleFunc("GET /device", s.devicePage)
-	s.mux.HandleFunc("POST /device", s.deviceSignIn)
+	s.mux.HandleFunc("POST /device", s.devicePage)
+	s.mux.HandleFunc("GET /security", s.security)
+	s.mux.HandleFunc("POST /security", s.security)
+	s.mux.HandleFunc("GET /assets/page.css", asset("text/css; charset=utf-8", pageStyle))
+	s.mux.HandleFunc("GET /assets/passkey.js", asset("text/javascript; charset=utf-8", passkeyScript))
 }
 
 // ServeHTTP answers one request.
@@ -136,6 +151,9 @@ type call struct {
 	tenant  identity.Tenant
 	segment string // "adfs", "common", or what else the path began with
 	version int
+
+	attempt identity.SignIn // what gate and journal hear
+	verdict identity.Verdict
 }
 
 func (c *call) address() string {
@@ -158,7 +176,7 @@ func (s *Service) inTenant(version int, next func(http.ResponseWriter, *call)) h
 		segment := strings.ToLower(r.PathValue("tenant"))
 		names := []string{tenant.ID, strings.ToLower(tenant.Domain), "adfs", "common", "organizations"}
 		if !slices.Contains(names, segment) {
-			s.fail(w, r, oauthError{"invalid_request", 90002, http.StatusBadRequest, "Tenant '" + printable(segment) + "' not found. Check to make sure you have the correct tenant ID and are signing into the correct cloud."})
+			s.fail(w, r, refuse("invalid_request", 90002, "Tenant '%s' not found. Check to make sure you have the correct tenant ID and are signing into the correct cloud.", printable(segment)))
 			return
 		}
 		next(w, &call{Request: r, tenant: tenant, segment: segment, version: version})

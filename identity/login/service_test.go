@@ -190,7 +190,7 @@ func TestRefusals(t *testing.T) {
 		"wrong secret":      {path, with(w.secretForm(), "client_secret", "nope"), 401, "invalid_client", 7000215},
 		"no secret":         {path, with(w.secretForm(), "client_secret", ""), 401, "invalid_client", 7000218},
 		"unknown client":    {path, with(w.secretForm(), "client_id", "33333333-3333-3333-3333-333333333333"), 400, "unauthorized_client", 700016},
-		"assertion":         {path, with(w.secretForm(), "client_assertion", "x"), 401, "invalid_client", 7000216},
+		"assertion, secret": {path, with(w.secretForm(), "client_assertion", "x"), 400, "invalid_request", 90013},
 		"unknown resource":  {path, with(w.secretForm(), "scope", "https://nowhere.test/.default"), 400, "invalid_resource", 500011},
 		"no .default":       {path, with(w.secretForm(), "scope", w.url+"/read"), 400, "invalid_scope", 1002012},
 		"two resources":     {path, with(w.userForm(), "scope", w.url+"/a https://graph.microsoft.com/b"), 400, "invalid_scope", 28000},
@@ -279,18 +279,27 @@ func TestDeviceCode(t *testing.T) {
 	if status, answer := poll(); status != 400 || answer["error"] != "authorization_pending" {
 		t.Fatalf("%d %v", status, answer)
 	}
-	if status := w.submit(t, "/device", "", url.Values{"user_code": {begun["user_code"].(string)}, "username": {w.first.Administrator}, "password": {"wrong"}}); status != 400 {
-		t.Errorf("wrong password: %d", status)
+	b := w.browser(t)
+	b.get("/device")
+	b.send("code", "user_code", strings.ToLower(begun["user_code"].(string)))
+	if b.password("wrong"); b.at.status != 400 {
+		t.Errorf("wrong password: %d", b.at.status)
 	}
-	good := url.Values{"user_code": {strings.ToLower(begun["user_code"].(string))}, "username": {w.first.Administrator}, "password": {w.first.Password}}
-	if status := w.submit(t, "/device", "https://evil.test", good); status != 403 {
-		t.Errorf("a foreign page's form: %d", status)
+	b.origin = "https://evil.test"
+	if b.password(w.first.Password); b.at.status != 400 || b.signedIn() {
+		t.Errorf("a foreign page's form: %d", b.at.status)
+	}
+	b.origin = w.url
+	b.get("/device")
+	b.send("code", "user_code", strings.ToLower(begun["user_code"].(string)))
+	if b.password(w.first.Password); !strings.Contains(b.at.text, "at this moment") || !strings.Contains(b.at.text, "Microsoft Azure CLI") {
+		t.Errorf("the question whether the device is theirs: %d %s", b.at.status, b.at.text)
 	}
 	if status, answer := poll(); status != 400 || answer["error"] != "authorization_pending" {
 		t.Fatalf("%d %v", status, answer)
 	}
-	if status := w.submit(t, "/device", w.url, good); status != 200 {
-		t.Fatalf("sign-in: %d", status)
+	if b.send("approve"); b.at.status != 200 {
+		t.Fatalf("sign-in: %d", b.at.status)
 	}
 	if status, answer := poll(); status != 200 || answer["id_token"] == nil || answer["refresh_token"] == nil {
 		t.Fatalf("%d %v", status, answer)
@@ -303,32 +312,4 @@ func TestDeviceCode(t *testing.T) {
 	if status, answer := poll(); status != 400 || answer["error"] != "expired_token" {
 		t.Errorf("too late: %d %v", status, answer)
 	}
-}
-
-// submit sends a form as a browser on a page of origin does.
-func (w *world) submit(t *testing.T, path, origin string, form url.Values) int {
-	t.Helper()
-	answer := w.submitted(t, path, origin, form)
-	defer func() { _ = answer.Body.Close() }()
-	if csp := answer.Header.Get("Content-Security-Policy"); answer.StatusCode == 200 && !strings.Contains(csp, "frame-ancestors 'none'") {
-		t.Errorf("content security policy %q", csp)
-	}
-	return answer.StatusCode
-}
-
-func (w *world) submitted(t *testing.T, path, origin string, form url.Values) *http.Response {
-	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.url+path, strings.NewReader(form.Encode()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	if origin != "" {
-		request.Header.Set("Origin", origin)
-	}
-	answer, err := w.client.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return answer
 }

@@ -3,14 +3,10 @@
 package login
 
 import (
-	"encoding/base64"
-	"encoding/json"
-	"fmt"
 	"mime"
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 
 	"bastide.dev/fault"
@@ -24,18 +20,28 @@ const deviceGrant = "urn:ietf:params:oauth:grant-type:device_code"
 type client struct {
 	identity.Application
 	principal  identity.ServicePrincipal // of a client that proved itself
-	credential string                    // the id of the secret it showed
+	credential string                    // the id of what it showed
+	flow       identity.Flow             // how it did
 	proved     bool
+}
+
+// acr is how the client proved itself, as tokens say it.
+func (c client) acr() string {
+	switch {
+	case !c.proved:
+		return identity.ClientPublic
+	case c.flow == identity.FlowSecret:
+		return identity.ClientSecret
+	}
+	return identity.ClientCertificate
 }
 
 // token answers the token endpoint.
 func (s *Service) token(w http.ResponseWriter, c *call) {
 	answer, err := s.grant(c)
+	s.record(c, err)
+	s.allowOrigin(w, c)
 	if err != nil {
-		grant := printable(c.PostForm.Get("grant_type"))
-		if e := asOAuth(err); e != nil && e.code != "authorization_pending" {
-			s.log.Info("sign-in refused", "grant", grant, "client", printable(c.PostForm.Get("client_id")), "address", c.address(), "code", e.number)
-		}
 		s.fail(w, c.Request, err)
 		return
 	}
@@ -43,30 +49,49 @@ func (s *Service) token(w http.ResponseWriter, c *call) {
 	writeJSON(w, http.StatusOK, answer)
 }
 
+// flows says which way to a token a grant is, and what answers it. What the
+// client itself asks for is known by how it proves itself.
+func (s *Service) grants() map[string]struct {
+	flow   identity.Flow
+	answer func(*call, client) (map[string]any, error)
+} {
+	type row = struct {
+		flow   identity.Flow
+		answer func(*call, client) (map[string]any, error)
+	}
+	return map[string]row{
+		"client_credentials": {identity.FlowSecret, s.clientCredentials},
+		"password":           {identity.FlowPassword, s.password},
+		"refresh_token":      {identity.FlowRefresh, s.refresh},
+		deviceGrant:          {identity.FlowDevice, s.redeemDevice},
+		"device_code":        {identity.FlowDevice, s.redeemDevice},
+		"authorization_code": {identity.FlowCode, s.redeemCode},
+		onBehalfGrant:        {identity.FlowOnBehalf, s.onBehalf},
+	}
+}
+
 func (s *Service) grant(c *call) (map[string]any, error) {
+	s.begin(c, "")
 	if err := readForm(c.Request); err != nil {
 		return nil, err
+	}
+	grant := c.PostForm.Get("grant_type")
+	row, known := s.grants()[grant]
+	c.attempt.Flow = row.flow
+	if grant == "client_credentials" && c.PostForm.Has("client_assertion") {
+		c.attempt.Flow = identity.FlowAssertion
 	}
 	client, err := s.client(c)
 	if err != nil {
 		return nil, err
 	}
-	switch grant := c.PostForm.Get("grant_type"); grant {
-	case "client_credentials":
-		return s.clientCredentials(c, client)
-	case "password":
-		return s.password(c, client)
-	case "refresh_token":
-		return s.refresh(c, client)
-	case deviceGrant, "device_code":
-		return s.redeemDevice(c, client)
-	case "authorization_code":
-		return s.redeemCode(c, client)
-	case "":
+	switch {
+	case grant == "":
 		return nil, refuse("invalid_request", 900144, "The request body must contain the following parameter: 'grant_type'.")
-	default:
+	case !known:
 		return nil, refuse("unsupported_grant_type", 70003, "The app requested an unsupported grant type '%s'.", printable(grant))
 	}
+	return row.answer(c, client)
 }
 
 // readForm takes parameters from the body alone, each once.
@@ -88,46 +113,99 @@ func readForm(r *http.Request) error {
 
 // client finds out which application asks and, unless it is a public one, lets it prove itself.
 func (s *Service) client(c *call) (client, error) {
-	id, secret := c.PostForm.Get("client_id"), c.PostForm.Get("client_secret")
-	if user, password, ok := c.BasicAuth(); ok {
-		if secret != "" {
-			return client{}, refuse("invalid_request", 90013, "A client proves itself in one way, not in two.")
-		}
-		var err1, err2 error
-		id, err1 = url.QueryUnescape(user)
-		secret, err2 = url.QueryUnescape(password)
-		if err1 != nil || err2 != nil {
-			return client{}, refuse("invalid_request", 90013, "The Authorization header is malformed.")
-		}
+	id, secret, err := clientForm(c)
+	if err != nil {
+		return client{}, err
 	}
-	if id == "" {
-		return client{}, refuse("invalid_request", 900144, "The request body must contain the following parameter: 'client_id'.")
-	}
-	if c.PostForm.Has("client_assertion") {
-		return client{}, oauthError{"invalid_client", 7000216, http.StatusUnauthorized, "'client_assertion' is not implemented: use 'client_secret'."}
-	}
+	c.attempt.ClientID = printable(id)
+	assertion := c.PostForm.Get("client_assertion")
 	app, err := s.directory.Application(c.Context(), id)
-	if fault.Is(err, fault.NotFound) && secret == "" {
+	if fault.Is(err, fault.NotFound) && secret == "" && assertion == "" {
 		return client{}, refuse("unauthorized_client", 700016, "Application with identifier '%s' was not found in the directory.", printable(id))
 	}
 	if err != nil && !fault.Is(err, fault.NotFound) {
 		return client{}, err
 	}
 	if app.Public {
-		if secret != "" {
-			return client{}, oauthError{"invalid_client", 700025, http.StatusUnauthorized, "Client is public so neither 'client_assertion' nor 'client_secret' should be presented."}
+		if secret != "" || assertion != "" {
+			return client{}, oauthError{code: "invalid_client", number: 700025, status: http.StatusUnauthorized, message: "Client is public so neither 'client_assertion' nor 'client_secret' should be presented."}
 		}
 		return client{Application: app}, nil
 	}
-	if secret == "" {
-		return client{}, oauthError{"invalid_client", 7000218, http.StatusUnauthorized, "The request body must contain the following parameter: 'client_assertion' or 'client_secret'."}
+	proved := client{Application: app, proved: true}
+	switch {
+	case assertion != "":
+		proved.principal, proved.credential, proved.flow, err = s.checkAssertion(c, id, assertion)
+	case secret != "":
+		proved.flow = identity.FlowSecret
+		proved.principal, proved.credential, err = s.directory.CheckSecret(c.Context(), id, secret, c.address())
+	case mayBePublic(app, c.PostForm.Get("grant_type")):
+		return client{Application: app}, nil
+	default:
+		err = oauthError{code: "invalid_client", number: 7000218, status: http.StatusUnauthorized, message: "The request body must contain the following parameter: 'client_assertion' or 'client_secret'."}
 	}
-	sp, credential, err := s.directory.CheckSecret(c.Context(), id, secret, c.address())
 	if err != nil {
+		s.isClient(c, proved)
 		return client{}, err
 	}
-	return client{Application: app, principal: sp, credential: credential, proved: true}, nil
+	s.isClient(c, proved)
+	return proved, nil
 }
+
+// clientForm is the client's id and secret, from body or header but not both.
+func clientForm(c *call) (id, secret string, err error) {
+	id, secret = c.PostForm.Get("client_id"), c.PostForm.Get("client_secret")
+	if user, password, ok := c.BasicAuth(); ok {
+		var err1, err2 error
+		id, err1 = url.QueryUnescape(user)
+		basic, err2 := url.QueryUnescape(password)
+		if err1 != nil || err2 != nil {
+			return "", "", refuse("invalid_request", 90013, "The Authorization header is malformed.")
+		}
+		if secret != "" || c.PostForm.Has("client_assertion") {
+			return "", "", refuse("invalid_request", 90013, "A client proves itself in one way, not in two.")
+		}
+		if sent := c.PostForm.Get("client_id"); sent != "" && !strings.EqualFold(sent, id) {
+			return "", "", refuse("invalid_request", 90013, "The Authorization header names another client than the body.")
+		}
+		secret = basic
+	}
+	if secret != "" && c.PostForm.Has("client_assertion") {
+		return "", "", refuse("invalid_request", 90013, "A client proves itself in one way, not in two.")
+	}
+	if id == "" && !c.PostForm.Has("client_assertion") {
+		return "", "", refuse("invalid_request", 900144, "The request body must contain the following parameter: 'client_id'.")
+	}
+	if id == "" { // RFC 7521: the assertion's subject says it, and is checked against it
+		id = assertionSubject(c.PostForm.Get("client_assertion"))
+		c.PostForm.Set("client_id", id)
+	}
+	return id, secret, nil
+}
+
+// mayBePublic says whether an application with native or single-page redirects
+// may come without a secret: what it redeems has to come from such a redirect.
+func mayBePublic(app identity.Application, grant string) bool {
+	return (grant == "authorization_code" || grant == "refresh_token") && len(app.RedirectURIs)+len(app.SPARedirectURIs) > 0
+}
+
+// isClient completes the attempt with a client that asks for itself.
+func (s *Service) isClient(c *call, client client) {
+	if c.PostForm.Get("grant_type") != "client_credentials" {
+		return
+	}
+	sp := client.principal
+	c.attempt.Flow, c.attempt.Kind, c.attempt.Principal, c.attempt.Name = client.flow, identity.ServicePrincipalKind, sp.ID, c.attempt.ClientID
+	if sp.Type == identity.ManagedIdentity {
+		c.attempt.Kind = identity.ManagedIdentityKind
+	}
+	if sp.ID != "" {
+		c.attempt.Groups, c.attempt.Roles, c.attempt.Credential = s.directory.GroupsOf(sp.ID), s.directoryRoles(sp.ID), client.credential
+	}
+}
+
+// maxScope bounds what is kept of a request.
+const maxScope = 4096
 
 // request is what a token is asked for.
 type request struct {
@@ -139,6 +217,23 @@ type request struct {
 
 func (r request) has(scope string) bool { return slices.Contains(strings.Fields(r.Scope), scope) }
 
+// oidcScopes are about the answer, not about a resource.
+func oidcScopes() []string { return []string{"openid", "profile", "email", "offline_access"} }
+
+// names are the permissions asked for, without the resource that each begins with.
+func (r request) names() []string {
+	var names []string
+	for _, scope := range strings.Fields(r.Scope) {
+		if !slices.Contains(oidcScopes(), scope) {
+			names = append(names, scope[strings.LastIndexByte(scope, '/')+1:])
+		}
+	}
+	return names
+}
+
+// isDefault says that all permissions are asked for which are consented to.
+func (r request) isDefault() bool { return slices.Contains(r.names(), ".default") }
+
 // parseRequest finds the one resource that scopes (version 2) or the resource
 // parameter (version 1) are about; /adfs takes both.
 func (s *Service) parseRequest(c *call, form url.Values) (request, error) {
@@ -147,7 +242,7 @@ func (s *Service) parseRequest(c *call, form url.Values) (request, error) {
 		return request{}, refuse("invalid_request", 901002, "The 'resource' request parameter is not supported.")
 	}
 	for _, scope := range strings.Fields(asked.Scope) {
-		if slices.Contains([]string{"openid", "profile", "email", "offline_access"}, scope) {
+		if slices.Contains(oidcScopes(), scope) {
 			continue
 		}
 		resource := s.directory.Endpoints().Graph // a bare scope such as User.Read is Graph's
@@ -164,100 +259,9 @@ func (s *Service) parseRequest(c *call, form url.Values) (request, error) {
 	if asked.Resource == "" {
 		asked.Resource = s.directory.Endpoints().Graph
 	}
+	if len(asked.Scope) > maxScope || len(asked.Nonce) > maxScope || len(asked.Resource) > maxScope {
+		return request{}, refuse("invalid_request", 90013, "The request is too long.")
+	}
 	_, err := s.directory.Resource(c.Context(), asked.Resource)
 	return asked, err
-}
-
-func (s *Service) clientCredentials(c *call, client client) (map[string]any, error) {
-	if !client.proved {
-		return nil, refuse("unauthorized_client", 7000218, "A public client can't use the grant 'client_credentials'.")
-	}
-	asked, err := s.parseRequest(c, c.PostForm)
-	if err != nil {
-		return nil, err
-	}
-	if c.version == 2 && !slices.ContainsFunc(strings.Fields(asked.Scope), func(scope string) bool { return strings.HasSuffix(scope, "/.default") }) {
-		return nil, refuse("invalid_scope", 1002012, "The provided value for scope %s is not valid. Client credential flows must have a scope value with /.default suffixed to the resource identifier (application ID URI).", printable(asked.Scope))
-	}
-	resource, err := s.directory.Resource(c.Context(), asked.Resource)
-	if err != nil {
-		return nil, err
-	}
-	token, err := s.directory.PrincipalToken(c.Context(), client.principal, resource, client.credential)
-	if err != nil {
-		return nil, err
-	}
-	s.log.Info("signed in", "grant", "client_credentials", "principal", client.principal.ID, "address", c.address())
-	return s.answer(c, asked, token), nil
-}
-
-func (s *Service) password(c *call, client client) (map[string]any, error) {
-	asked, err := s.parseRequest(c, c.PostForm)
-	if err != nil {
-		return nil, err
-	}
-	user, err := s.directory.CheckPassword(c.Context(), c.PostForm.Get("username"), c.PostForm.Get("password"), c.address())
-	if err != nil {
-		return nil, err
-	}
-	return s.userAnswer(c, "password", user, client.Application, asked, "")
-}
-
-// userAnswer is the answer for a user who just signed in. refresh is the
-// refresh token to send, "" makes a new family of them.
-func (s *Service) userAnswer(c *call, grant string, user identity.User, app identity.Application, asked request, refresh string) (map[string]any, error) {
-	if refresh == "" && (asked.Version == 1 || asked.has("offline_access")) {
-		var err error
-		if refresh, err = s.newFamily(c.Context(), user.ID, app.AppID, ""); err != nil {
-			return nil, err
-		}
-	}
-	answer, err := s.userTokens(c, user, app, asked)
-	if err != nil {
-		return nil, err
-	}
-	if refresh != "" {
-		answer["refresh_token"] = refresh
-	}
-	s.log.Info("signed in", "grant", grant, "user", user.ID, "client", app.AppID, "address", c.address())
-	return answer, nil
-}
-
-func (s *Service) userTokens(c *call, user identity.User, app identity.Application, asked request) (map[string]any, error) {
-	resource, err := s.directory.Resource(c.Context(), asked.Resource)
-	if err != nil {
-		return nil, err
-	}
-	grant := identity.UserGrant{User: user, Client: app, ClientACR: identity.ClientPublic, Resource: resource, Scopes: []string{"user_impersonation"},
-		Methods: []string{identity.MethodPassword}, AuthTime: s.now(), Address: c.address()}
-	token, err := s.directory.UserToken(c.Context(), grant)
-	if err != nil {
-		return nil, err
-	}
-	answer := s.answer(c, asked, token)
-	answer["scope"] = asked.Scope
-	if asked.Version == 1 || asked.has("openid") {
-		if answer["id_token"], err = s.directory.IDToken(c.Context(), grant, asked.Nonce, "", asked.Version); err != nil {
-			return nil, err
-		}
-	}
-	info, err := json.Marshal(map[string]string{"uid": user.ID, "utid": c.tenant.ID})
-	if err != nil {
-		return nil, fmt.Errorf("encode client_info: %w", err)
-	}
-	answer["client_info"] = base64.RawURLEncoding.EncodeToString(info)
-	return answer, nil
-}
-
-// answer is what all grants have in common. Version 1 sends its numbers as text.
-func (s *Service) answer(c *call, asked request, token string) map[string]any {
-	seconds := int(identity.TokenLifetime.Seconds()) - 1
-	a := map[string]any{"token_type": "Bearer", "access_token": token, "expires_in": seconds, "ext_expires_in": seconds}
-	if c.version == 1 && c.segment != "adfs" {
-		now := s.now().Unix()
-		a["expires_in"], a["ext_expires_in"] = strconv.Itoa(seconds), strconv.Itoa(seconds)
-		a["expires_on"], a["not_before"] = strconv.FormatInt(now+int64(seconds), 10), strconv.FormatInt(now, 10)
-		a["resource"] = asked.Resource
-	}
-	return a
 }
