@@ -50,6 +50,11 @@ func (k *walk) onward(b *branch, c *Cluster, n *Node, came origin, masq, transla
 	}
 	pod := c.podAt(b.destination)
 	here := pod != nil && pod.Node == n.Name
+	if came == fromPod {
+		if ok, err := k.bounds(b, n); !ok {
+			return err
+		}
+	}
 	if ok, err := k.policies(b, c, n, rs.Forward, came); !ok {
 		return err
 	}

@@ -35,6 +35,13 @@ var (
 	noEgress = policy("a", "quiet", object{"podSelector": object{"matchLabels": object{"app": "client"}}, "policyTypes": []string{"Egress"}})
 )
 
+// noMetadata closes the metadata address to all pods.
+func noMetadata(w *why.World, _ *lists) {
+	for i := range w.Config.VNets[0].NICs {
+		w.Config.VNets[0].NICs[i].NoMetadata = true
+	}
+}
+
 func TestExplain(t *testing.T) {
 	cases := []struct {
 		name, from, to string
@@ -62,6 +69,16 @@ func TestExplain(t *testing.T) {
 		}}, want: why.Yes, rule: "nsg/mc/agentpool/AllowVnetInBound"},
 		{name: "group between nodes", from: "pod/a/client", to: "pod/a/web-1:8080", changes: []change{group("mc/agentpool",
 			dataplane.NSGRule{Name: "cut", Priority: 200, Inbound: true, Protocol: 6, DestinationPorts: []dataplane.Ports{{First: 8000, Last: 9000}}})}, want: why.No, rule: "nsg/mc/agentpool/cut"},
+
+		// The metadata address.
+		{name: "pod to the metadata address", from: "pod/a/client", to: "169.254.169.254:80", want: why.Yes, rule: "platform/metadata"},
+		{name: "pod to another port of it", from: "pod/a/client", to: "169.254.169.254:22", want: why.No, rule: "platform/router"},
+		{name: "node to the metadata address", from: "node/n0", to: "169.254.169.254:80", changes: []change{noMetadata}, want: why.Yes, rule: "platform/metadata"},
+		{name: "vm to the metadata address", from: "vm/jump", to: "169.254.169.254:80", want: why.Yes, rule: "platform/metadata"},
+		{name: "closed to pods", from: "pod/a/client", to: "169.254.169.254:80", changes: []change{noMetadata}, want: why.No, rule: "platform/podLinkLocalAccess"},
+		{name: "closed to pods, and another address", from: "pod/a/client", to: "pod/a/web-1:8080", changes: []change{noMetadata}, want: why.Yes, rule: "nsg/mc/agentpool/AllowVnetInBound"},
+		{name: "the metadata address by policy", from: "pod/a/client", to: "169.254.169.254:80", changes: []change{policies(noEgress)}, want: why.No, rule: "networkpolicy/a/default-deny (isolated by quiet)"},
+		{name: "the Internet to the metadata address", from: "terminal/good", to: "169.254.169.254:80", want: why.No, rule: "platform/privateDestination"},
 
 		// Services.
 		{name: "cluster address", from: "pod/a/client", to: "service/a/web:80", want: why.Yes, rule: ""},
