@@ -51,6 +51,7 @@ var edges = map[string]string{
 	"network":         "fault resource store reconcile dataplane ruleset host arm",
 	"compute":         "fault resource store reconcile machine node host arm metadata",
 	"managedidentity": "fault resource store arm",
+	"authorization":   "fault resource store arm rbac",
 	"why":             "fault dataplane ruleset netpolicy host",
 	"identity":        "fault resource store pki arm",
 	"registry":        "fault",

@@ -29,6 +29,10 @@ type Activity struct {
 	Operation   string      `json:"operation,omitempty"`
 	Correlation string      `json:"correlation"`
 	Method      string      `json:"method"`
+
+	// Before and After are the resource's own, of types that ask for it.
+	Before json.RawMessage `json:"before,omitempty"`
+	After  json.RawMessage `json:"after,omitempty"`
 }
 
 // change writes the record; its key sorts by time, so that the newest is last and the oldest goes first.

@@ -109,6 +109,11 @@ func (a *Activity) show() map[string]any {
 	if a.Code != "" {
 		properties["statusCode"], properties["statusMessage"] = a.Code, a.Message
 	}
+	for name, raw := range map[string]json.RawMessage{"before": a.Before, "after": a.After} {
+		if len(raw) > 0 {
+			properties[name] = string(raw) // properties are text, on Azure too
+		}
+	}
 	return map[string]any{
 		"id":             a.Resource.String() + "/events/" + a.ID,
 		"eventDataId":    a.ID,

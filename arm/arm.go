@@ -43,6 +43,21 @@ type Authorizer interface {
 	Authorize(ctx context.Context, who Principal, action string, scope resource.ID) error
 }
 
+// Relater is what an Authorizer can do beside: tell whether a principal has any
+// rights on a scope, above or below it. Who has is shown of a list what he may
+// read; who hasn't, or when nobody can tell, is refused the list.
+type Relater interface {
+	Related(ctx context.Context, who Principal, scope resource.ID) (bool, error)
+}
+
+// Link is a place in bodies where the id of another resource stands, that whoever
+// writes the body must have an action on. In Path "[]" stands for the elements of
+// a list and "{}" for the names of an object's members.
+type Link struct {
+	Path   string // "properties.subnet.id", "identity.userAssignedIdentities{}"
+	Action string // "Microsoft.Network/virtualNetworks/subnets/join/action"
+}
+
 // Provider is one namespace and the types in it.
 type Provider struct {
 	Namespace string // "Microsoft.ContainerService"
@@ -68,6 +83,7 @@ type Hook func(ctx context.Context, r *Request) (*Plan, error)
 
 // Type is one row of the table. A type without Put has no documents of its own:
 // what it shows is computed by Get and List, and it refuses other methods with 405.
+// With Put and Get or List, reads are computed though there are documents.
 type Type struct {
 	Name     string // below the namespace: "managedClusters", "managedClusters/agentPools"
 	Scope    Scope
@@ -90,10 +106,21 @@ type Type struct {
 	// parent or its parts, for a while, instead of refusing them.
 	Queue bool
 
+	// Home is where the document of a resource stands that can be named from
+	// several scopes. nil: under its id.
+	Home func(id resource.ID) resource.ID
+	// PutStatus is the status of a PUT's answer; 0: 201 of a new resource, else 200.
+	PutStatus int
+	// Audit is what the activity log keeps of a document before and after a write:
+	// nothing secret. nil: nothing.
+	Audit func(d *Document) any
+	// Links are other resources that bodies of PUT and PATCH name.
+	Links []Link
+
 	Put     Hook            // create or replace
 	Patch   Hook            // nil: PATCH takes tags only
 	Delete  Hook            // nil: deleted at once, with nothing else
-	Actions map[string]Hook // POST {id}/{action}
+	Actions map[string]Hook // POST {id}/{action}; that of "" is POST {collection}, and its plan has changes and an answer only
 
 	// View makes the answer's body of a document. nil: Body with the envelope's fields laid over it.
 	View func(ctx context.Context, d *Document, version resource.APIVersion) (any, error)
@@ -120,6 +147,9 @@ type Request struct {
 
 	// Operation is the id that the operation will have if the plan is Async.
 	Operation string
+
+	// Cascade says that a DELETE comes from that of the resource group.
+	Cascade bool
 }
 
 // Plan is what the front door shall do: write documents in one transaction,

@@ -4,6 +4,7 @@ package arm
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -49,6 +50,7 @@ func (h *Handler) commit(ctx context.Context, w *write, r *Request, plan *Plan) 
 	if err != nil {
 		return nil, err
 	}
+	h.config.Committed(t.changes, revision)
 	plan.Document.Revision = revision
 	return &outcome{document: plan.Document, op: plan.Document.Operation, created: w.created(r), answer: plan.Answer}, nil
 }
@@ -76,8 +78,12 @@ func (h *Handler) remove(ctx context.Context, w *write, r *Request, plan *Plan) 
 	if t.err != nil {
 		return nil, t.err
 	}
-	_, err = h.store.Txn(ctx, t.changes...)
-	return &outcome{}, err
+	revision, err := h.store.Txn(ctx, t.changes...)
+	if err != nil {
+		return nil, err
+	}
+	h.config.Committed(t.changes, revision)
+	return &outcome{}, nil
 }
 
 // transaction gathers the changes of one write; the first error sticks.
@@ -171,7 +177,9 @@ func (t *transaction) record() {
 		part = &Part{ID: id, Method: method}
 	}
 	if !t.plan.Async {
-		t.add(t.h.activity(w.who, w.address, w.correlation, id, method, w.action).ended(nil).change())
+		record := t.h.activity(w.who, w.address, w.correlation, id, method, w.action).ended(nil)
+		record.Before, record.After = w.row.audited(t.r.Old), w.row.audited(t.after())
+		t.add(record.change())
 		return
 	}
 	op := &Operation{ID: t.r.Operation, Resource: t.r.ID, Method: w.method, Action: w.action, Status: InProgress,
@@ -186,6 +194,26 @@ func (t *transaction) record() {
 	}
 	t.add(change)
 	t.add(activityOf(op).change())
+}
+
+// after is the document as it is when all is written; nil of a deleted one.
+func (t *transaction) after() *Document {
+	if t.w.method == http.MethodDelete {
+		return nil
+	}
+	return t.plan.Document
+}
+
+// audited is what the activity log keeps of a document.
+func (r *row) audited(d *Document) json.RawMessage {
+	if r.Audit == nil || d == nil {
+		return nil
+	}
+	raw, err := json.Marshal(r.Audit(d))
+	if err != nil {
+		return nil
+	}
+	return raw
 }
 
 // created tells whether the write makes a new resource.

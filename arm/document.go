@@ -63,7 +63,8 @@ func findDocument(ctx context.Context, s store.Store, id resource.ID) (*Document
 }
 
 // ListDocuments reads the documents beneath scope (not scope itself), and the
-// store's revision. typ "" is all types.
+// store's revision. typ "" is all types; beneath a resource those of its parts,
+// not extensions such as role assignments.
 func ListDocuments(ctx context.Context, s store.Store, scope resource.ID, typ string) ([]*Document, int64, error) {
 	prefix := DocumentPrefix
 	if !scope.IsRoot() {
@@ -76,8 +77,12 @@ func ListDocuments(ctx context.Context, s store.Store, scope resource.ID, typ st
 	if err != nil {
 		return nil, 0, err
 	}
+	parts := typ == "" && !container(scope)
 	found := make([]*Document, 0, len(records))
 	for _, r := range records {
+		if parts && strings.Contains(r.Key[len(prefix):], "providers/") {
+			continue
+		}
 		d, err := DecodeDocument(r)
 		if err != nil {
 			return nil, 0, err
@@ -87,6 +92,30 @@ func ListDocuments(ctx context.Context, s store.Store, scope resource.ID, typ st
 		}
 	}
 	return found, revision, nil
+}
+
+// container tells whether resources stand in a scope that aren't parts of it.
+func container(scope resource.ID) bool {
+	return scope.IsRoot() || scope.IsType(resource.TypeSubscription) || scope.IsType(resource.TypeGroup)
+}
+
+// listBeneath reads all documents beneath a scope, extensions too.
+func listBeneath(ctx context.Context, s store.Store, scope resource.ID) ([]*Document, error) {
+	if container(scope) {
+		found, _, err := ListDocuments(ctx, s, scope, "")
+		return found, err
+	}
+	records, _, err := s.List(ctx, DocumentKey(scope)+"/")
+	if err != nil {
+		return nil, err
+	}
+	found := make([]*Document, len(records))
+	for i, r := range records {
+		if found[i], err = DecodeDocument(r); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
 }
 
 // UpdateDocument changes a document with edit until no one else changed it in

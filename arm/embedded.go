@@ -62,12 +62,12 @@ func (p *part) compose(w *write, r *Request) (absent bool, err error) {
 	if p.method == http.MethodDelete && !p.existed {
 		return true, nil
 	}
-	p.place(r.Body, elements)
+	p.put(r.Body, elements)
 	return false, nil
 }
 
-// place puts the part's own body at its index, or takes the element out.
-func (p *part) place(body map[string]any, elements []map[string]any) {
+// put puts the part's own body at its index, or takes the element out.
+func (p *part) put(body map[string]any, elements []map[string]any) {
 	list := make([]any, 0, len(elements)+1)
 	for i, element := range elements {
 		if i != p.index {
@@ -107,13 +107,16 @@ func (r *row) dropReadOnly(element map[string]any) {
 	}
 }
 
+// place is where the part stands in the body that the hook gets, with a dot behind.
+func (p *part) place() string { return fmt.Sprintf("%s[%d].", p.row.Embedded, p.index) }
+
 // problems makes targets relative to the part that the client sent.
 func (p *part) problems(err error) error {
 	f := fault.From(err)
 	if f == nil || p.index < 0 {
 		return err
 	}
-	prefix := fmt.Sprintf("%s[%d].", p.row.Embedded, p.index)
+	prefix := p.place()
 	f.Target = strings.TrimPrefix(f.Target, prefix)
 	for _, detail := range f.Details {
 		detail.Target = strings.TrimPrefix(detail.Target, prefix)
@@ -228,7 +231,8 @@ func (h *Handler) serveElement(w http.ResponseWriter, c *call, r *row) error {
 }
 
 // serveElements serves GET of a collection of embedded resources.
-func (h *Handler) serveElements(w http.ResponseWriter, c *call, r *row) error {
+// With filtered it shows those that the caller may read.
+func (h *Handler) serveElements(w http.ResponseWriter, c *call, r *row, filtered bool) error {
 	parent, err := findDocument(c.request.Context(), h.store, c.path.ID)
 	if err != nil {
 		return err
@@ -242,6 +246,11 @@ func (h *Handler) serveElements(w http.ResponseWriter, c *call, r *row) error {
 	}
 	body, _ := view.(map[string]any)
 	elements := Elements(body, r.Embedded)
+	if filtered {
+		if elements, err = h.readableElements(c, r, parent, elements); err != nil {
+			return err
+		}
+	}
 	if elements == nil {
 		elements = []map[string]any{}
 	}

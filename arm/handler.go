@@ -51,6 +51,10 @@ type Config struct {
 	Subscriptions []Subscription
 	Endpoints     Endpoints
 
+	// Committed hears of each transaction of the front door, when it is written;
+	// before the request is answered. nil: nobody does.
+	Committed func(changes []store.Change, revision int64)
+
 	Logger    *slog.Logger
 	Now       func() time.Time
 	Wait      time.Duration // how long a write waits for its operation to end
@@ -81,6 +85,9 @@ func New(c Config) (*Handler, error) {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Committed == nil {
+		c.Committed = func([]store.Change, int64) {}
 	}
 	c.Wait = orDefault(c.Wait, DefaultWait)
 	c.LongPoll = orDefault(c.LongPoll, DefaultLongPoll)

@@ -126,7 +126,7 @@ func (o *Operations) tree(ctx context.Context, id resource.ID) ([]*Document, err
 	if err != nil {
 		return nil, err
 	}
-	below, _, err := ListDocuments(ctx, o.store, id, "")
+	below, err := listBeneath(ctx, o.store, id)
 	if err != nil || own == nil {
 		return below, err
 	}

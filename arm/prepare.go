@@ -20,7 +20,7 @@ const codePrecondition = "PreconditionFailed"
 
 // prepare reads what a write stands on, and refuses what no provider need see.
 func (h *Handler) prepare(ctx context.Context, w *write) (*Request, error) {
-	r := &Request{Version: w.version, Who: w.who, Query: w.query, Operation: uuid.NewString()}
+	r := &Request{Version: w.version, Who: w.who, Query: w.query, Operation: uuid.NewString(), Cascade: w.cascade}
 	parent, err := h.surroundings(ctx, w.row, w.id, r)
 	if err != nil {
 		if w.method == http.MethodDelete && fault.Is(err, fault.NotFound) {
@@ -29,6 +29,9 @@ func (h *Handler) prepare(ctx context.Context, w *write) (*Request, error) {
 		return nil, err
 	}
 	r.ID = w.row.canonical(w.id, parent)
+	if w.row.Home != nil {
+		r.ID = w.row.Home(r.ID)
+	}
 	if w.row.stored() {
 		if r.Old, err = findDocument(ctx, h.store, r.ID); err != nil {
 			return nil, err

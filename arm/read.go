@@ -26,7 +26,7 @@ func (h *Handler) serveGet(w http.ResponseWriter, c *call, r *row) error {
 	switch {
 	case r.Embedded != "":
 		return h.serveElement(w, c, r)
-	case !r.stored():
+	case !r.stored() || r.Get != nil:
 		return h.serveComputed(w, c, r, r.Get, c.path.ID)
 	}
 	d, err := findDocument(ctx, h.store, c.path.ID)
@@ -91,19 +91,24 @@ func (h *Handler) serveComputed(w http.ResponseWriter, c *call, r *row, compute 
 func (h *Handler) serveList(w http.ResponseWriter, c *call, r *row) error {
 	ctx := c.request.Context()
 	scope := c.path.ID
-	if err := h.authorize(ctx, c, r.full+"/read", scope); err != nil {
-		return err
+	refused := h.authorize(ctx, c, readAction(r.full), scope)
+	computed := r.List != nil || !r.stored() && r.Embedded == ""
+	if refused != nil && (computed || !h.related(ctx, c, scope, refused)) {
+		return refused
 	}
 	switch {
 	case r.Embedded != "":
-		return h.serveElements(w, c, r)
-	case !r.stored():
+		return h.serveElements(w, c, r, refused != nil)
+	case computed:
 		return h.serveComputed(w, c, r, r.List, scope)
 	}
 	if err := h.checkExists(ctx, scope); err != nil {
 		return err
 	}
 	documents, _, err := ListDocuments(ctx, h.store, scope, r.full)
+	if err == nil && refused != nil {
+		documents, err = h.readable(ctx, c, documents)
+	}
 	if err != nil {
 		return err
 	}
@@ -197,8 +202,9 @@ func (h *Handler) serveResources(w http.ResponseWriter, c *call) error {
 		return notAllowed(c)
 	}
 	ctx := c.request.Context()
-	if err := h.authorize(ctx, c, "Microsoft.Resources/subscriptions/resources/read", c.path.ID); err != nil {
-		return err
+	refused := h.authorize(ctx, c, "Microsoft.Resources/subscriptions/resources/read", c.path.ID)
+	if refused != nil && !h.related(ctx, c, c.path.ID, refused) {
+		return refused
 	}
 	if err := h.checkExists(ctx, c.path.ID); err != nil {
 		return err
@@ -211,6 +217,11 @@ func (h *Handler) serveResources(w http.ResponseWriter, c *call) error {
 	for _, d := range all {
 		if row := h.table.rows[strings.ToLower(d.ID.Type())]; row != nil && row.tracked() && !d.ID.IsType(resource.TypeGroup) {
 			tracked = append(tracked, d)
+		}
+	}
+	if refused != nil {
+		if tracked, err = h.readable(ctx, c, tracked); err != nil {
+			return err
 		}
 	}
 	expand := strings.ToLower(c.param("$expand"))

@@ -67,6 +67,9 @@ func (h *Handler) respondDone(w http.ResponseWriter, c *call, r *row, out *outco
 	if out.created {
 		code = http.StatusCreated
 	}
+	if r.PutStatus != 0 && c.request.Method == http.MethodPut {
+		code = r.PutStatus
+	}
 	return h.respondDocument(w, c, r, out.document, code)
 }
 

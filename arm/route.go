@@ -24,6 +24,9 @@ func (h *Handler) route(w http.ResponseWriter, c *call) error {
 	case c.path.Provider && len(c.path.Rest) == 1:
 		return h.serveProvider(w, c, c.path.Rest[0])
 	case c.path.Provider && c.request.Method == http.MethodPost:
+		if r := h.table.rows[strings.ToLower(c.path.Rest[0]+"/"+c.path.Rest[1])]; r != nil && r.Actions[""] != nil {
+			return h.serveCollectionAction(w, c, r)
+		}
 		return h.serveRegistration(w, c)
 	case c.path.Provider:
 		return h.routeCollection(w, c, c.path.Rest[0]+"/"+c.path.Rest[1])

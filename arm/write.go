@@ -130,7 +130,12 @@ func (h *Handler) serveAction(w http.ResponseWriter, c *call, name string) error
 
 // logged records a refused write in the activity log, and returns its error.
 func (h *Handler) logged(c *call, id resource.ID, method, action string, err error) error {
-	change := h.activity(c.who, c.address, c.correlation, id, method, action).ended(err).change()
+	return h.loggedAs(c, h.activity(c.who, c.address, c.correlation, id, method, action), err)
+}
+
+// loggedAs writes a record of what was refused, and returns the error.
+func (h *Handler) loggedAs(c *call, record *Activity, err error) error {
+	change := record.ended(err).change()
 	ctx, stop := context.WithTimeout(context.WithoutCancel(c.request.Context()), 5*time.Second)
 	defer stop()
 	if _, logErr := h.store.Txn(ctx, change); logErr != nil {
@@ -208,6 +213,9 @@ func (h *Handler) attempt(ctx context.Context, w *write) (*outcome, error) {
 		if err := h.checkIdle(ctx, w, r); err != nil {
 			return nil, err
 		}
+	}
+	if err := h.linked(ctx, w, r); err != nil {
+		return nil, err
 	}
 	plan, err := h.plan(ctx, w, r)
 	if err != nil {

@@ -130,3 +130,16 @@ func (t *Table) within(scope, above string) bool {
 	}
 	return false
 }
+
+// Covers tells whether what is granted on top holds on scope: it is the same,
+// beneath it, or in a management group there.
+func (t *Table) Covers(scope, top string) bool {
+	s, ok := normal(scope)
+	a, fine := normal(top)
+	if !ok || !fine {
+		return false
+	}
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.within(s, a)
+}
