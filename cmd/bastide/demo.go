@@ -134,6 +134,14 @@ type clusterView struct {
 		PowerState        struct {
 			Code string `json:"code"`
 		} `json:"powerState"`
+		Principal struct {
+			ClientID string `json:"clientId"`
+		} `json:"servicePrincipalProfile"`
+		Status struct {
+			ProvisioningError struct {
+				Message string `json:"message"`
+			} `json:"provisioningError"`
+		} `json:"status"`
 		Access struct {
 			Ranges []string `json:"authorizedIPRanges,omitempty"`
 		} `json:"apiServerAccessProfile"`

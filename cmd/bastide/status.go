@@ -69,6 +69,7 @@ func readStatus(ctx context.Context, in *instance.Instance) statusView {
 		return view
 	}
 	view.Clusters = clusters
+	view.Warnings = append(view.Warnings, endedPrincipals(clusters)...)
 	view.Warnings = append(view.Warnings, lockedOut(in.FrontDoor(), clusters)...)
 	return view
 }
