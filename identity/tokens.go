@@ -164,15 +164,23 @@ func (d *Directory) claims(tenant Tenant, r Resource, clientID, acr string) Clai
 
 // addMemberships says which groups and roles the principal has, as far as the
 // resource wants to know: one of the tenant's own has to ask for groups.
-func (d *Directory) addMemberships(_ context.Context, c *Claims, r Resource, kind string) error {
-	if own := r.Application.ID != ""; !own {
+func (d *Directory) addMemberships(ctx context.Context, c *Claims, r Resource, kind string) error {
+	own := r.Application.ID != ""
+	if !own || r.Application.GroupClaims == "SecurityGroup" || r.Application.GroupClaims == "All" {
 		if c.Groups = d.GroupsOf(c.OID); len(c.Groups) > maxGroups {
 			c.Groups, c.HasGroups = nil, true
 			c.ClaimNames = map[string]string{"groups": "src1"}
 			c.ClaimSources = map[string]ClaimSource{"src1": {d.config.Endpoints.Graph + "/v1.0/" + kind + "/" + c.OID + "/getMemberObjects"}}
 		}
 	}
-	return nil
+	if !own {
+		c.WIDs = d.RolesOf(c.OID)
+	}
+	var err error
+	if len(r.Application.AppRoles) > 0 {
+		c.Roles, err = d.AppRolesOf(ctx, c.OID, r.Application.AppID)
+	}
+	return err
 }
 
 func (d *Directory) sign(ctx context.Context, c Claims) (string, error) {
