@@ -24,6 +24,7 @@ type statusView struct {
 	Problem   string        `json:"problem,omitempty"`
 	Service   []processView `json:"service"`
 	Clusters  []clusterView `json:"clusters"`
+	SignIns   string        `json:"failedSignIns,omitempty"`
 	Warnings  []string      `json:"warnings"`
 }
 
@@ -71,6 +72,11 @@ func readStatus(ctx context.Context, in *instance.Instance) statusView {
 	view.Clusters = clusters
 	view.Warnings = append(view.Warnings, endedPrincipals(clusters)...)
 	view.Warnings = append(view.Warnings, lockedOut(in.FrontDoor(), clusters)...)
+	failed, err := failedSignIns(ctx, in)
+	if err != nil {
+		view.Problem = err.Error()
+	}
+	view.SignIns = failed
 	return view
 }
 
@@ -132,6 +138,9 @@ func printStatus(cmd *cobra.Command, view statusView) error {
 			nodes += p.Count
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\n", c.Name, c.Properties.Version, c.Properties.ProvisioningState, c.Properties.PowerState.Code, nodes, c.Properties.FQDN)
+	}
+	if view.SignIns != "" {
+		fmt.Fprintf(w, "\n%s\n", view.SignIns)
 	}
 	for _, warning := range view.Warnings {
 		fmt.Fprintf(w, "\nWarning: %s\n", warning)
