@@ -42,6 +42,14 @@ func (a *Activity) change() store.Change {
 	return store.Change{Key: key, Value: value, Revision: store.Any}
 }
 
+// NewActivity is the change that writes the record of what the service did to a
+// resource by itself, such as ending what ran out; it goes into the same transaction.
+func NewActivity(now time.Time, id resource.ID, action, substatus string) store.Change {
+	a := &Activity{ID: uuid.NewString(), Time: now.UTC(), Resource: id, Action: action, Status: "Succeeded", SubStatus: substatus,
+		Caller: Principal{ID: "", Kind: "Service", Name: "Bastide"}, Correlation: uuid.NewString()}
+	return a.change()
+}
+
 // ended gives a record the outcome of what was done at once.
 func (a *Activity) ended(err error) *Activity {
 	a.Status = "Succeeded"

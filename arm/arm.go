@@ -27,6 +27,8 @@ type Principal struct {
 	AppID  string // the application through which it asks
 	Tenant string
 	Groups []string // object ids of groups, transitively
+	// Methods are how a person proved themselves, as the token's amr names them.
+	Methods []string `json:",omitempty"`
 }
 
 // Authenticator turns a bearer token into a principal. It is safe for
@@ -109,6 +111,9 @@ type Type struct {
 	// Home is where the document of a resource stands that can be named from
 	// several scopes. nil: under its id.
 	Home func(id resource.ID) resource.ID
+	// Implicit says that resources are there before anything is written to them: a
+	// PATCH needs no document.
+	Implicit bool
 	// PutStatus is the status of a PUT's answer; 0: 201 of a new resource, else 200.
 	PutStatus int
 	// Audit is what the activity log keeps of a document before and after a write:

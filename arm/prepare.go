@@ -40,7 +40,7 @@ func (h *Handler) prepare(ctx context.Context, w *write) (*Request, error) {
 	if r.Old != nil {
 		r.ID = r.Old.ID // the case it was created in
 	}
-	if r.Old == nil && w.row.stored() && (w.method == http.MethodPatch || w.method == http.MethodPost) {
+	if r.Old == nil && w.row.stored() && (w.method == http.MethodPatch && !w.row.Implicit || w.method == http.MethodPost) {
 		return nil, missing(r.ID)
 	}
 	if w.part == nil {
