@@ -192,7 +192,7 @@ func metadataRefusals(t *testing.T, r *rig, jump *vm, whoami string) {
 	}
 	for what, space := range map[string]space{"the Internet": r.here.space, "the machine below": "/proc/self/ns/net"} {
 		out, err := exec.CommandContext(t.Context(), "nsenter", "--net="+string(space), whoami, "get", versions, "Metadata=true").CombinedOutput()
-		if err == nil {
+		if err == nil && strings.Contains(string(out), "apiVersions") { // the machine below may have one of its own
 			t.Errorf("%s gets %s", what, out)
 		}
 	}
@@ -217,7 +217,7 @@ func clusterMetadata(t *testing.T, r *rig) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.workload(t, "echo", 1, "8080")
+	k.workload(t, "echo", 1)
 	pod := k.pods(t, "echo")[0]
 	onHost := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "on-host"}, Spec: corev1.PodSpec{HostNetwork: true, Containers: []corev1.Container{{
 		Name: "echo", Image: pod.Spec.Containers[0].Image, Env: []corev1.EnvVar{{Name: "PORTS", Value: "18080"}}}}}}
