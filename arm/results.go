@@ -64,7 +64,7 @@ func (h *Handler) respondDone(w http.ResponseWriter, c *call, r *row, out *outco
 		return respond(w, http.StatusOK, answer)
 	}
 	code := http.StatusOK
-	if out.created {
+	if out.created && c.request.Method != http.MethodPatch {
 		code = http.StatusCreated
 	}
 	if r.PutStatus != 0 && c.request.Method == http.MethodPut {
