@@ -72,12 +72,17 @@ func (p *Provider) write(ctx context.Context, changes ...store.Change) error {
 // Unassign takes back what Assign gave to a principal. What others assigned to
 // it stays, and shows a principal that isn't known.
 func (p *Provider) Unassign(ctx context.Context, principalID string) error {
+	return p.takeBack(ctx, principalID, func(*rbac.Assignment) bool { return true })
+}
+
+// takeBack removes a principal's assignments that the service made.
+func (p *Provider) takeBack(ctx context.Context, principalID string, wanted func(*rbac.Assignment) bool) error {
 	if err := p.feed.load(ctx); err != nil {
 		return err
 	}
 	var changes []store.Change
 	for _, a := range p.table.Of(principalID) {
-		if a.Service != ownService {
+		if a.Service != ownService || !wanted(a) {
 			continue
 		}
 		id, err := AssignmentID(a.Scope, lastSegment(a.ID))
@@ -90,4 +95,16 @@ func (p *Provider) Unassign(ctx context.Context, principalID string) error {
 		return nil
 	}
 	return p.write(ctx, changes...)
+}
+
+// Revoke takes back a role on a scope that Assign gave; what isn't there is no error.
+func (p *Provider) Revoke(ctx context.Context, principalID, role, scope string) error {
+	return p.takeBack(ctx, principalID, func(a *rbac.Assignment) bool { return a.Role == lastSegment(role) && strings.EqualFold(a.Scope, scope) })
+}
+
+// May tells whether a principal may do an action on a scope, with all groups that it is in.
+func (p *Provider) May(ctx context.Context, principalID, action, scope string) (bool, error) {
+	decision, err := p.Decide(ctx, rbac.Request{Action: action, Scope: scope,
+		Subject: rbac.Subject{ID: principalID, Groups: p.config.Directory.Groups(ctx, principalID)}})
+	return decision.Allowed, err
 }

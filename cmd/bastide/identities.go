@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 
-	"bastide.dev/fault"
 	"bastide.dev/identity"
 	"bastide.dev/managedidentity"
 	"bastide.dev/store"
@@ -48,15 +47,4 @@ func (d identityDirectory) Identity(ctx context.Context, resourceID string) (man
 
 func newIdentities(s *service) (*managedidentity.Provider, error) {
 	return managedidentity.New(managedidentity.Config{Store: s.store, Directory: identityDirectory{s.directory}, Tenant: s.in.Tenant, Location: s.in.Location})
-}
-
-// clusterRoles tells clusters what their identities may do.
-type clusterRoles struct{ *identity.Directory }
-
-func (r clusterRoles) May(ctx context.Context, principalID, action, scope string) (bool, error) {
-	err := r.Authorize(ctx, identity.Principal{ID: principalID, Kind: identity.ManagedIdentityKind}, action, scope)
-	if fault.Is(err, fault.Forbidden) {
-		return false, nil
-	}
-	return err == nil, err
 }

@@ -8,7 +8,6 @@ import (
 
 	"bastide.dev/cluster"
 	"bastide.dev/compute"
-	"bastide.dev/identity"
 	"bastide.dev/network"
 	"bastide.dev/resource"
 	"bastide.dev/store"
@@ -68,12 +67,4 @@ func (n computeNetwork) Waiting(ctx context.Context, nic resource.ID) (string, e
 		return "the network interface isn't there", err
 	}
 	return n.Provider.Waiting(ctx, subnet.Parent())
-}
-
-// clusterDirectory hands clusters what they need of the directory.
-type clusterDirectory struct{ *identity.Directory }
-
-func (d clusterDirectory) PrincipalOf(ctx context.Context, clientID string) (string, error) {
-	sp, err := d.ServicePrincipal(ctx, clientID)
-	return sp.ID, err
 }

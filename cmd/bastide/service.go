@@ -12,6 +12,7 @@ import (
 	"os"
 
 	"bastide.dev/arm"
+	"bastide.dev/authorization"
 	"bastide.dev/bundle"
 	"bastide.dev/cluster"
 	"bastide.dev/compute"
@@ -27,9 +28,9 @@ import (
 	"bastide.dev/network"
 	"bastide.dev/nodeimage"
 	"bastide.dev/oidc"
+	"bastide.dev/rbac"
 	"bastide.dev/reconcile"
 	"bastide.dev/registry"
-	"bastide.dev/resource"
 	"bastide.dev/store"
 	"bastide.dev/store/cache"
 	"bastide.dev/store/etcd"
@@ -67,6 +68,7 @@ type service struct {
 	in        *instance.Instance
 	cache     *cache.Store
 	directory *identity.Directory
+	roles     *authorization.Provider
 	signIns   *signin.Service
 	login     *login.Service
 	issuers   *oidc.Service
@@ -102,6 +104,9 @@ func (s *service) wire(keys keyring, log *slog.Logger) (err error) {
 	in := s.in
 	if s.directory, err = identity.New(identity.Config{Store: s.store, Endpoints: endpoints(in), Log: log}); err != nil {
 		return fmt.Errorf("directory: %w", err)
+	}
+	if s.roles, err = newRoles(s, log); err != nil {
+		return fmt.Errorf("roles: %w", err)
 	}
 	issuers, federation, err := newFederation(s, keys, log)
 	if err != nil {
@@ -141,6 +146,7 @@ func (s *service) wire(keys keyring, log *slog.Logger) (err error) {
 func (s *service) addTo(g *reconcile.Group) {
 	g.Add("read cache", s.cache.Run)
 	g.Add("directory", s.directory.Run)
+	g.Add("roles", s.roles.Run)
 	g.Add("sign-ins", s.signIns.Run)
 	g.Add("login", s.login.Run)
 	g.Add("networks", s.networks.Run)
@@ -167,12 +173,12 @@ func newClusters(s *service, keys keyring, log *slog.Logger) (*cluster.Provider,
 		return nil, err
 	}
 	return cluster.New(cluster.Config{
-		Store: s.store, Catalogue: &catalogue{in.CacheDir}, Directory: clusterDirectory{s.directory}, Network: clusterNetwork{s.networks}, Log: log,
+		Store: s.store, Catalogue: &catalogue{in.CacheDir}, Directory: clusterDirectory{s.directory, s.roles}, Network: clusterNetwork{s.networks}, Log: log,
 		CheckSecret: func(ctx context.Context, clientID, secret string) error {
 			_, _, err := s.directory.CheckSecret(ctx, clientID, secret, "")
 			return err
 		},
-		SecretEnd: s.directory.SecretEnd, Roles: clusterRoles{s.directory},
+		SecretEnd: s.directory.SecretEnd, Roles: s.roles,
 		Host: hostName, Location: in.Location, Domain: in.Domain, Tenant: in.Tenant,
 		ResourceManager: in.URL("management"), Login: in.URL("login"), Cloud: bundle.CloudControllerVersion,
 		Addons:   controlplane.Addons{CoreDNS: nodeimage.CoreDNSImage, MetricsServer: nodeimage.MetricsServerImage},
@@ -193,7 +199,7 @@ func newNetworks(s *service, log *slog.Logger) (*network.Provider, error) {
 func newMachines(s *service, log *slog.Logger) (*compute.Provider, error) {
 	in := s.in
 	return compute.New(compute.Config{Store: s.store, Catalogue: &catalogue{in.CacheDir}, Network: computeNetwork{s.networks},
-		Directory: s.directory, Authorizer: armIdentity{s.directory}, Tenant: in.Tenant, Login: in.URL("login"),
+		Directory: s.directory, Authorizer: armAccess{s.roles}, Tenant: in.Tenant, Login: in.URL("login"),
 		Log: log, Host: hostName, Location: in.Location})
 }
 
@@ -261,14 +267,10 @@ func (a armIdentity) Authenticate(ctx context.Context, bearer string) (arm.Princ
 	return arm.Principal{ID: p.ID, Kind: string(p.Kind), Name: p.Name, AppID: p.AppID, Tenant: p.TenantID, Groups: p.Groups}, nil
 }
 
-func (a armIdentity) Authorize(ctx context.Context, who arm.Principal, action string, scope resource.ID) error {
-	return a.directory.Authorize(ctx, identity.Principal{ID: who.ID, Kind: identity.PrincipalKind(who.Kind), Name: who.Name,
-		AppID: who.AppID, TenantID: who.Tenant, Groups: who.Groups}, action, scope.String())
-}
-
 // registryIdentity lets the registry ask the directory.
 type registryIdentity struct {
 	directory *identity.Directory
+	roles     *authorization.Provider
 	scope     string
 }
 
@@ -287,15 +289,15 @@ func (r registryIdentity) MayWrite(ctx context.Context, who registry.Subject) er
 	if err := r.directory.Standing(ctx, p); err != nil {
 		return err
 	}
-	return r.directory.Authorize(ctx, p, "Microsoft.ContainerRegistry/registries/push/write", r.scope)
+	return r.roles.Authorize(ctx, rbac.Subject{ID: who.ID, Groups: r.directory.GroupsOf(who.ID)}, who.Name, "Microsoft.ContainerRegistry/registries/push/write", r.scope)
 }
 
 func newFront(s *service, log *slog.Logger) (*arm.Handler, error) {
 	in := s.in
-	who := armIdentity{s.directory}
+	providers := append(s.networks.ARM(), s.machines.ARM(), s.clusters.ARM(), s.managed.ARM(), newDiagnostics(in, s.store, s.networks))
 	return arm.New(arm.Config{
-		Store: s.store, Authenticator: who, Authorizer: who, Logger: log,
-		Providers:     append(s.networks.ARM(), s.machines.ARM(), s.clusters.ARM(), s.managed.ARM(), newDiagnostics(in, s.store, s.networks)),
+		Store: s.store, Authenticator: armIdentity{s.directory}, Authorizer: armAccess{s.roles}, Committed: s.roles.Committed, Logger: log,
+		Providers:     append(providers, s.roles.ARM(providers)...),
 		Tenant:        arm.Tenant{ID: in.Tenant, DisplayName: "Bastide " + in.Name, Domain: in.Domain},
 		Subscriptions: []arm.Subscription{{ID: in.Subscription, DisplayName: "Bastide " + in.Name}},
 		Endpoints:     arm.Endpoints{ResourceManager: in.URL("management"), Login: in.URL("login"), Graph: in.URL("graph")},
@@ -304,5 +306,5 @@ func newFront(s *service, log *slog.Logger) (*arm.Handler, error) {
 
 func newRegistry(s *service, log *slog.Logger) (*registry.Registry, error) {
 	return registry.New(registry.Config{Dir: s.in.Dir("registry"), URL: s.in.URL("registry"), Log: log,
-		Directory: registryIdentity{s.directory, "/subscriptions/" + s.in.Subscription}})
+		Directory: registryIdentity{s.directory, s.roles, "/subscriptions/" + s.in.Subscription}})
 }

@@ -235,6 +235,9 @@ func bootstrap(ctx context.Context, in *instance.Instance) (identity.Bootstrappe
 	if err != nil {
 		return first, fmt.Errorf("directory: %w", err)
 	}
+	if err := bootstrapRoles(ctx, in, s.store, directory, first); err != nil {
+		return first, fmt.Errorf("roles: %w", err)
+	}
 	if _, err := client.LoadSecrets(in.StateDir); err != nil && first.Secret == "" {
 		// An earlier up was killed before it could keep what only it knew.
 		if first, err = directory.ResetOwner(ctx); err != nil {
