@@ -328,4 +328,3 @@ func TestIdentitiesKilledAtEveryWrite(t *testing.T) {
 		}
 	}
 }
-

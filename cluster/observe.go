@@ -4,6 +4,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -223,7 +224,14 @@ func (r *runner) timeLeft(ctx context.Context, id string, deadline time.Duration
 }
 
 func (r *runner) finish(ctx context.Context, id string, cause *fault.Error) error {
+	op, err := r.ops.Get(ctx, id)
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return fmt.Errorf("end operation: %w", err)
+	}
 	end := arm.Ending{}
+	if cause == nil && op != nil && strings.HasPrefix(op.Action, "reset") {
+		end.Output = json.RawMessage(`{}`) // 200 is what the SDKs want of these actions, not 204
+	}
 	if cause != nil {
 		end.Fault = cause
 		r.Log.WarnContext(ctx, "operation failed", "operation", id, "error", cause)
