@@ -251,3 +251,8 @@ func (d *Directory) editSecrets(ctx context.Context, objectID, name string, appl
 	}
 	return notFound(printable(objectID))
 }
+
+// ApplicationObject finds an application by its object id.
+func (d *Directory) ApplicationObject(ctx context.Context, id string) (Application, error) {
+	return one[Application](ctx, d, applications, id)
+}

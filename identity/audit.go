@@ -130,6 +130,11 @@ func (d *Directory) record(ctx context.Context, a activity, changes []change) (s
 	return store.Change{Key: auditPrefix + now.Format(auditForm) + "-" + entry.ID, Value: data, Revision: store.Absent}, nil
 }
 
+// Note records a write that somebody else made, about an object.
+func (d *Directory) Note(ctx context.Context, name, category, id string) error {
+	return d.commit(ctx, activity{Name: name, Category: category, About: []string{id}})
+}
+
 const maxTargets = 50
 
 func either(after, before any) any {

@@ -92,3 +92,31 @@ func values[T any](documents []*T, name func(T) string) []T {
 	})
 	return found
 }
+
+// OwnedBy lists the groups, applications and service principals that an object owns.
+func (d *Directory) OwnedBy(id string) []any {
+	o := d.objects
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	var keys []string
+	for key := range o.refs[ref{id, asOwner}] {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	found := make([]any, len(keys))
+	for i, key := range keys {
+		found[i] = o.values[key]
+	}
+	return found
+}
+
+// TenantID is the tenant's id once the directory is loaded.
+func (d *Directory) TenantID() (string, bool) {
+	t, found := d.objects.tenant()
+	return t.ID, found
+}
+
+// HoldsRole says whether a directory role is assigned to an object itself.
+func (d *Directory) HoldsRole(id, role string) bool {
+	return slices.ContainsFunc(naming[RoleAssignment](d.objects, id, asHolder), func(a *RoleAssignment) bool { return a.Role == role })
+}

@@ -56,6 +56,7 @@ type Profile struct {
 	PreferredLanguage string   `json:"preferredLanguage,omitempty"`
 	EmployeeID        string   `json:"employeeId,omitempty"`
 	EmployeeType      string   `json:"employeeType,omitempty"`
+	PasswordPolicies  string   `json:"passwordPolicies,omitempty"`
 }
 
 // Application is what asks for tokens (a client) or what tokens are for (a resource).

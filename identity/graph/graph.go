@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package graph is the part of Microsoft Graph v1.0 that command lines and
-// providers read to find themselves and others in the directory. What isn't
-// there yet is refused by name.
+// Package graph is the part of Microsoft Graph v1.0 through which command lines
+// and providers read and write the directory. What isn't there is refused by name.
 //
-// It answers from package identity and keeps nothing. Only cmd imports it.
+// It answers from package identity and keeps nothing; who may do what is judged
+// here, by the directory as it is now (authority.go). Only cmd imports it.
 package graph
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -21,48 +21,40 @@ import (
 
 	"bastide.dev/fault"
 	"bastide.dev/identity"
+	"bastide.dev/identity/signin"
 )
 
 // Config is what a Service needs.
 type Config struct {
 	Directory *identity.Directory
+	SignIns   *signin.Service // nil: conditional access and the log of sign-ins aren't there
 	Log       *slog.Logger
 }
 
 // Service answers for graph.<domain>.
 type Service struct {
 	directory *identity.Directory
+	signIns   *signin.Service
 	log       *slog.Logger
 	mux       *http.ServeMux
+	kinds     kinds
 }
 
-const maxBody = 256 << 10
+const maxBody = 1 << 20
 
 // New makes the service.
 func New(config Config) (*Service, error) {
 	if config.Directory == nil {
 		return nil, fmt.Errorf("graph: a directory is required")
 	}
-	s := &Service{directory: config.Directory, log: cmp.Or(config.Log, slog.Default()), mux: http.NewServeMux()}
-	for pattern, answer := range map[string]answerer{
-		"GET /v1.0/me":                                      s.me,
-		"GET /v1.0/users":                                   s.list(s.users, "users"),
-		"GET /v1.0/users/{id}":                              s.user,
-		"GET /v1.0/servicePrincipals":                       s.list(s.principals, "servicePrincipals"),
-		"GET /v1.0/servicePrincipals/{id}":                  s.principal,
-		"GET /v1.0/applications":                            s.list(s.applications, "applications"),
-		"GET /v1.0/applications/{id}":                       s.application,
-		"GET /v1.0/groups":                                  s.list(s.groups, "groups"),
-		"GET /v1.0/groups/{id}":                             s.group,
-		"GET /v1.0/groups/{id}/members":                     s.members,
-		"GET /v1.0/organization":                            s.list(s.organization, "organization"),
-		"POST /v1.0/directoryObjects/getByIds":              s.byIDs,
-		"POST /v1.0/users/{id}/getMemberGroups":             s.memberGroups,
-		"POST /v1.0/me/getMemberGroups":                     s.memberGroups,
-		"POST /v1.0/groups/{id}/getMemberGroups":            s.memberGroups,
-		"POST /v1.0/servicePrincipals/{id}/getMemberGroups": s.memberGroups,
-	} {
+	s := &Service{directory: config.Directory, signIns: config.SignIns, log: cmp.Or(config.Log, slog.Default()), mux: http.NewServeMux(), kinds: newKinds()}
+	for pattern, answer := range s.routes() {
 		s.mux.HandleFunc(pattern, s.authenticated(answer))
+	}
+	if s.signIns != nil {
+		for pattern, answer := range s.accessRoutes() {
+			s.mux.HandleFunc(pattern, s.authenticated(answer))
+		}
 	}
 	s.mux.HandleFunc("/", s.authenticated(func(r *request) (any, error) {
 		return nil, fault.New(fault.NotFound, "NotImplemented", "Bastide's directory doesn't implement %s %s.", r.Method, r.URL.Path)
@@ -75,29 +67,79 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-	s.mux.ServeHTTP(w, r)
+	next := r.Clone(r.Context())
+	next.URL.RawPath = ""
+	next.URL.Path = canonical(r.URL.Path)
+	s.mux.ServeHTTP(w, next)
+}
+
+// canonical brings the forms in which clients write a path to one: /beta is what
+// v1.0 is, the tenant may stand behind the version, and a key in parentheses,
+// users('ID') or applications(appId='ID'), is a segment of its own.
+func canonical(path string) string {
+	segments := strings.Split(strings.Trim(path, "/"), "/")
+	if strings.EqualFold(segments[0], "beta") || strings.EqualFold(segments[0], "v1.0") {
+		segments[0] = "v1.0"
+	}
+	if len(segments) > 2 && segments[0] == "v1.0" && (uuid.Validate(segments[1]) == nil || strings.EqualFold(segments[1], "myorganization")) {
+		segments = append(segments[:1], segments[2:]...)
+	}
+	var found []string
+	for _, segment := range segments {
+		name, key, keyed := strings.Cut(segment, "(")
+		if !keyed || !strings.HasSuffix(key, ")") || name == "" {
+			found = append(found, segment)
+			continue
+		}
+		key = strings.TrimSuffix(key, ")")
+		if len(key) > 1 && strings.HasPrefix(key, "'") && strings.HasSuffix(key, "'") {
+			key = key[1 : len(key)-1]
+		}
+		if found = append(found, name); key != "" {
+			found = append(found, key)
+		}
+	}
+	return "/" + strings.Join(found, "/")
 }
 
 type request struct {
 	*http.Request
-	who identity.Principal
+	who  identity.Principal
+	may  authority
+	body map[string]json.RawMessage // readBody's
 }
 
+// answerer answers with a value (200), created (201), plain text, or nil (204).
 type answerer func(*request) (any, error)
 
-// authenticated lets through users and the owners of the subscription. (Entra ID
-// lets a member read the directory, and an application only where it was granted.)
+// created is an answer of 201.
+type created struct{ value any }
+
+// plain is an answer of text.
+type plain string
+
 func (s *Service) authenticated(answer answerer) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		value, err := s.serve(r, answer)
-		if err != nil {
-			s.fail(w, r, err)
-			return
+		switch v := value.(type) {
+		case nil:
+			if err != nil {
+				s.fail(w, r, err)
+				return
+			}
+			w.WriteHeader(http.StatusNoContent)
+		case plain:
+			w.Header().Set("Content-Type", "text/plain")
+			_, _ = w.Write([]byte(v)) // a client that went away is no error of ours
+		case created:
+			writeJSON(w, http.StatusCreated, v.value)
+		default:
+			writeJSON(w, http.StatusOK, value)
 		}
-		writeJSON(w, http.StatusOK, value)
 	}
 }
 
+// serve authenticates a request and answers it; an error leaves no value.
 func (s *Service) serve(r *http.Request, answer answerer) (any, error) {
 	scheme, bearer, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") {
@@ -107,24 +149,25 @@ func (s *Service) serve(r *http.Request, answer answerer) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if who.Kind != identity.UserKind {
-		if err := s.mayRead(r.Context(), who); err != nil {
-			return nil, err
-		}
+	may, err := s.authority(r.Context(), who)
+	if err != nil {
+		return nil, err
 	}
-	return answer(&request{Request: r, who: who})
+	r = r.WithContext(identity.ByPrincipal(r.Context(), who, remote(r)))
+	value, err := answer(&request{Request: r, who: who, may: may})
+	if err != nil {
+		return nil, err
+	}
+	return value, nil
 }
 
-func (s *Service) mayRead(ctx context.Context, who identity.Principal) error {
-	tenant, err := s.directory.Tenant(ctx)
+// remote is the address of who asks.
+func remote(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
-		return err
+		return r.RemoteAddr
 	}
-	err = s.directory.Authorize(ctx, who, "Microsoft.Authorization/roleAssignments/write", "/subscriptions/"+tenant.SubscriptionID)
-	if fault.Is(err, fault.Forbidden) {
-		return fault.New(fault.Forbidden, "Authorization_RequestDenied", "Insufficient privileges to complete the operation.")
-	}
-	return err
+	return host
 }
 
 func (s *Service) fail(w http.ResponseWriter, r *http.Request, err error) {
@@ -139,6 +182,8 @@ func (s *Service) fail(w http.ResponseWriter, r *http.Request, err error) {
 		status = http.StatusForbidden
 	case fault.NotFound:
 		status = http.StatusNotFound
+	case fault.Conflict:
+		status = http.StatusConflict
 	case fault.Unavailable:
 		status = http.StatusServiceUnavailable
 	case fault.Internal:
@@ -148,8 +193,28 @@ func (s *Service) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if code == "NotImplemented" {
 		status = http.StatusNotImplemented
 	}
-	writeJSON(w, status, map[string]any{"error": map[string]any{"code": code, "message": f.Message,
-		"innerError": map[string]any{"date": time.Now().UTC().Format("2006-01-02T15:04:05"), "request-id": id, "client-request-id": id}}})
+	answer := map[string]any{"code": code, "message": f.Message,
+		"innerError": map[string]any{"date": time.Now().UTC().Format("2006-01-02T15:04:05"), "request-id": id, "client-request-id": cmp.Or(clientID(r), id)}}
+	if f.Target != "" {
+		answer["target"] = f.Target
+	}
+	if len(f.Details) > 0 {
+		details := []map[string]any{}
+		for _, d := range f.Details {
+			details = append(details, map[string]any{"code": d.Code, "message": d.Message, "target": d.Target})
+		}
+		answer["details"] = details
+	}
+	writeJSON(w, status, map[string]any{"error": answer})
+}
+
+// clientID is the id that a client gave its request, if it is one.
+func clientID(r *http.Request) string {
+	id := r.Header.Get("client-request-id")
+	if uuid.Validate(id) != nil {
+		return ""
+	}
+	return id
 }
 
 func writeJSON(w http.ResponseWriter, status int, value any) {
