@@ -60,22 +60,28 @@ func newRig(t *testing.T, instance string) *rig {
 	r.group(t, "rg")
 	r.here, r.far = r.terminal(t, "here"), r.terminal(t, "far")
 	r.echo = filepath.Join(t.TempDir(), "echo")
-	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", r.echo, "./testdata/echo")
+	r.program(t, "echo", r.echo)
+	return r
+}
+
+// program builds a program of testdata at path, and loads an image of it alone.
+func (r *rig) program(t *testing.T, name, path string) {
+	t.Helper()
+	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, "./testdata/"+name)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	r.Must(t, "image", "load", echoImage(t, r.echo), "echo:1")
-	return r
+	r.Must(t, "image", "load", programImage(t, name, path), name+":1")
 }
 
-// echoImage is an image of the program alone, as a docker archive.
-func echoImage(t *testing.T, path string) string {
+// programImage is an image of a program alone, as a docker archive.
+func programImage(t *testing.T, program, path string) string {
 	t.Helper()
 	data := must(os.ReadFile(path))
 	var layer bytes.Buffer
 	w := tar.NewWriter(&layer)
-	if err := w.WriteHeader(&tar.Header{Name: "echo", Mode: 0o755, Size: int64(len(data))}); err != nil {
+	if err := w.WriteHeader(&tar.Header{Name: program, Mode: 0o755, Size: int64(len(data))}); err != nil {
 		t.Fatal(err)
 	}
 	_, err := w.Write(data)
@@ -85,9 +91,9 @@ func echoImage(t *testing.T, path string) string {
 	opened := must(tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer.Bytes())), nil }))
 	image := must(mutate.AppendLayers(empty.Image, opened))
 	image = must(mutate.ConfigFile(image, &v1.ConfigFile{Architecture: "amd64", OS: "linux", RootFS: must(image.ConfigFile()).RootFS,
-		Config: v1.Config{Entrypoint: []string{"/echo"}}}))
-	archive := filepath.Join(t.TempDir(), "echo.tar")
-	if err := tarball.WriteToFile(archive, name.MustParseReference("echo:1"), image); err != nil {
+		Config: v1.Config{Entrypoint: []string{"/" + program}}}))
+	archive := filepath.Join(t.TempDir(), program+".tar")
+	if err := tarball.WriteToFile(archive, must(name.ParseReference(program+":1")), image); err != nil {
 		t.Fatal(err)
 	}
 	return archive
