@@ -217,3 +217,48 @@ func TestKubeconfig(t *testing.T) {
 		t.Errorf("%v, %v", leaf.Subject, err)
 	}
 }
+
+// TestIssuersInOrder: the first issuer signs, the others' tokens stay good, and
+// so do those of retired keys.
+func TestIssuersInOrder(t *testing.T) {
+	s := sample(t)
+	flags := func() string {
+		t.Helper()
+		plan, err := Compile(s, Dirs{Config: "/c", Etcd: "/e", Audit: "/a"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var found []string
+		for _, arg := range plan.Programs[1].Args {
+			if strings.HasPrefix(arg, "--service-account-") {
+				found = append(found, strings.TrimPrefix(arg, "--service-account-"))
+			}
+		}
+		return strings.Join(found, " ")
+	}
+	const key = "/c/kube-apiserver/sa.key"
+	if got, want := flags(), "issuer=https://issuer key-file="+key+" signing-key-file="+key; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	private, err := pki.NewSigningKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := pki.PublicPEM(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Issuer, s.FormerIssuers, s.KeysURL, s.Keys.RetiredServiceAccounts = "https://new/", []string{"https://issuer"}, "https://new/keys", [][]byte{public}
+	if got, want := flags(), "issuer=https://new/ issuer=https://issuer jwks-uri=https://new/keys key-file="+key+
+		" key-file=/c/kube-apiserver/sa-retired.pub signing-key-file="+key; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	s.KeysURL, s.Keys.RetiredServiceAccounts, s.WorkloadIdentity = "http://new/keys", [][]byte{private}, &WorkloadIdentity{Authority: "https://login"}
+	var targets []string
+	for _, d := range fault.From(s.Validate()).Details {
+		targets = append(targets, d.Target)
+	}
+	if got := fmt.Sprint(targets); got != "[keysURL keys.retiredServiceAccounts workloadIdentity.tenant workloadIdentity.authority workloadIdentity.ca]" {
+		t.Errorf("targets %s", got)
+	}
+}

@@ -67,6 +67,9 @@ func (c *compiler) apiServer() Program {
 		"--endpoint-reconciler-type=lease",
 		"--service-cluster-ip-range=" + c.ServiceCIDR.String(),
 		"--shutdown-delay-duration=0s",
+		// Watches end when it is told to: as long as it waits for them it listens no
+		// more, until it is killed.
+		"--shutdown-watch-termination-grace-period=1s",
 	}
 	args = append(args, c.apiServerPeers(f)...)
 	args = append(args, c.apiServerKeeping(f)...)
