@@ -132,6 +132,7 @@ type Type struct {
 	// Get answers GET {id} and List GET {collection} of a computed type.
 	Get, List func(ctx context.Context, r *Request) (any, error)
 
+	NoBody    bool // a PUT may come without a body
 	Untracked bool // a top-level type without location and tags of its own
 }
 

@@ -84,8 +84,11 @@ func (h *Handler) serveWrite(w http.ResponseWriter, c *call, r *row) error {
 	var body map[string]any
 	var err error
 	if method != http.MethodDelete {
-		if body, err = c.readBody(w, true); err != nil {
+		if body, err = c.readBody(w, !r.NoBody); err != nil {
 			return h.logged(c, c.path.ID, method, "", err)
+		}
+		if body == nil {
+			body = map[string]any{}
 		}
 	}
 	asked := c.write(r, c.path.ID, method, "", body)

@@ -40,7 +40,7 @@ func (p *Provider) managementTypes() []arm.Type {
 				"properties.details.updatedBy", "properties.details.parent.name", "properties.details.parent.displayName"},
 			Model: func() any { return &groupModel{} },
 			Put:   p.putGroup, Patch: p.patchGroup, Delete: p.deleteGroup, View: p.viewGroup, Audit: auditGroup},
-		{Name: "managementGroups/subscriptions", Versions: managementVersions(), PutStatus: http.StatusOK,
+		{Name: "managementGroups/subscriptions", Versions: managementVersions(), PutStatus: http.StatusOK, NoBody: true,
 			Put: p.putMember, Patch: noPatch, Delete: p.deleteMember, View: p.viewMember},
 	}
 }
