@@ -191,7 +191,9 @@ func TestTokenEndsWithItsCertificate(t *testing.T) {
 func TestFederatedAssertion(t *testing.T) {
 	w := start(t)
 	certificate, key := w.certificate(t, time.Now().Add(time.Hour))
-	foreign := w.assertion(t, certificate, key, func(s *signed) { s.claims["iss"], s.claims["sub"] = "https://issuer.example", "system:serviceaccount:a:b" })
+	foreign := w.assertion(t, certificate, key, func(s *signed) {
+		s.claims["iss"], s.claims["sub"] = "https://issuer.example", "system:serviceaccount:a:b"
+	})
 	if status, answer := w.post(t, "/common/oauth2/v2.0/token", w.assertionForm(foreign)); status != 401 || answer["error"] != "invalid_client" || answer["error_codes"].([]any)[0] != 700211.0 {
 		t.Errorf("not trusted: %d %v", status, answer)
 	}

@@ -155,7 +155,7 @@ func (s *Service) parseAuthorization(c *call) (authorization, error) {
 	}
 	redirect, err := url.Parse(q.Get("redirect_uri"))
 	kind := ""
-	if err == nil && redirect.Fragment == "" && redirect.User == nil {
+	if err == nil && redirect.Fragment == "" && redirect.User == nil && redirect.String() == q.Get("redirect_uri") {
 		kind = redirectKind(app, redirect)
 	}
 	if kind == "" {

@@ -116,14 +116,15 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
+			if err := s.Sweep(ctx); err != nil && ctx.Err() == nil {
 				s.log.Warn("expired sign-ins not swept", "error", err)
 			}
 		}
 	}
 }
 
-func (s *Service) sweep(ctx context.Context) error {
+// Sweep forgets what has expired, once.
+func (s *Service) Sweep(ctx context.Context) error {
 	records, _, err := s.store.List(ctx, storePrefix)
 	if err != nil {
 		return fmt.Errorf("list sign-ins: %w", err)

@@ -234,7 +234,9 @@ func TestSessionEndsWithItsUser(t *testing.T) {
 	}
 	for name, end := range map[string]func() error{
 		"sessions ended": func() error { return w.directory.EndSessions(t.Context(), user.ID) },
-		"disabled":       func() error { return w.directory.UpdateUser(t.Context(), user.ID, func(u *identity.User) { u.Disabled = true }) },
+		"disabled": func() error {
+			return w.directory.UpdateUser(t.Context(), user.ID, func(u *identity.User) { u.Disabled = true })
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			defer func() {

@@ -20,6 +20,7 @@ import (
 	"bastide.dev/identity"
 	"bastide.dev/identity/graph"
 	"bastide.dev/identity/login"
+	"bastide.dev/store"
 	"bastide.dev/store/memory"
 )
 
@@ -31,6 +32,8 @@ type world struct {
 	directory *identity.Directory
 	first     identity.Bootstrapped
 	client    *http.Client
+	store     store.Store
+	tokens    *login.Service
 
 	federated string // the assertion of another issuer that is trusted
 
@@ -58,6 +61,7 @@ func start(t *testing.T) *world {
 	w := &world{url: "https://" + server.Listener.Addr().String()}
 	quiet := slog.New(slog.DiscardHandler)
 	s := memory.New(0)
+	w.store = s
 	var err error
 	if w.directory, err = identity.New(identity.Config{Store: s, Log: quiet, Now: w.now,
 		Endpoints: identity.Endpoints{Authority: w.url, ResourceManager: w.url, Graph: w.url + "/graph"}}); err != nil {
@@ -66,7 +70,7 @@ func start(t *testing.T) *world {
 	if w.first, err = w.directory.Bootstrap(t.Context(), identity.BootstrapOptions{Domain: "bastide.test"}); err != nil {
 		t.Fatal(err)
 	}
-	tokens, err := login.New(login.Config{Directory: w.directory, Store: s, Gate: w, Journal: w, Federation: w, Log: quiet, Now: w.now})
+	w.tokens, err = login.New(login.Config{Directory: w.directory, Store: s, Gate: w, Journal: w, Federation: w, Log: quiet, Now: w.now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +79,7 @@ func start(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/", tokens)
+	mux.Handle("/", w.tokens)
 	mux.Handle("/graph/", http.StripPrefix("/graph", objects))
 	mux.HandleFunc("GET /subscriptions", w.subscriptions)
 	mux.HandleFunc("GET /tenants", w.tenants)
