@@ -108,9 +108,14 @@ func (a authority) writesPolicies() bool {
 	return a.either(a.role(identity.GlobalAdministrator, identity.ConditionalAccessAdmin, identity.SecurityAdministrator), identity.PolicyWriteConditional)
 }
 
-// highest may touch directory roles and whatever leads to one.
+// highest may touch directory roles, and the groups that can hold them.
 func (a authority) highest() bool {
 	return a.either(a.role(identity.GlobalAdministrator, identity.PrivilegedRoleAdmin), identity.RoleManagementWrite)
+}
+
+// supreme may touch applications with a role, and give what is as good as one.
+func (a authority) supreme() bool {
+	return a.either(a.role(identity.GlobalAdministrator, identity.PrivilegedRoleAdmin))
 }
 
 func denied() error {
@@ -232,10 +237,10 @@ func (s *Service) mayWriteApplication(r *request, appID string, owners []string)
 	if appID == "" && !r.may.user && r.may.has(identity.ApplicationReadWriteOwned) {
 		return nil // a new one is its own
 	}
-	if !r.may.either(administers, writers...) && !r.may.highest() {
+	if !r.may.either(administers, writers...) && !r.may.supreme() {
 		return denied()
 	}
-	if appID == "" || r.may.highest() {
+	if appID == "" || r.may.supreme() {
 		return nil
 	}
 	high, err := s.elevatedApp(r.Context(), appID)

@@ -61,7 +61,7 @@ func objects(all []object) []item {
 // mayGrant judges a consent in another's name. What reaches into the directory
 // beyond the one who signs in is the highest administrators' to give.
 func (s *Service) mayGrant(r *request, resourceID string, scopes []string) error {
-	if r.may.highest() || !r.may.user && r.may.has(identity.GrantsWrite) {
+	if r.may.supreme() || !r.may.user && r.may.has(identity.GrantsWrite) {
 		return nil
 	}
 	administers := r.may.role(identity.ApplicationAdministrator, identity.CloudApplicationAdmin)
@@ -211,7 +211,7 @@ func (s *Service) appRoleOne(r *request) (any, error) {
 // mayAssignAppRole judges the assignment of an app role. Permissions of the
 // directory itself are the highest administrators' to give.
 func (s *Service) mayAssignAppRole(r *request, resourceID string) error {
-	if r.may.highest() || !r.may.user && r.may.has(identity.AppRoleAssignmentsWrite) {
+	if r.may.supreme() || !r.may.user && r.may.has(identity.AppRoleAssignmentsWrite) {
 		return nil
 	}
 	sp, err := s.directory.ServicePrincipal(r.Context(), resourceID)
