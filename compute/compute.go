@@ -125,7 +125,9 @@ func (p *Provider) ARM() arm.Provider {
 		{Name: "virtualMachineScaleSets/virtualMachines/networkInterfaces", Versions: v, Get: p.instanceInterface, List: p.instanceInterfaces},
 		{
 			Name: "virtualMachines", Versions: v, ReadOnly: readOnlyVM(), Model: modelVM,
-			Put: p.putVM, Patch: p.patchVM, Delete: p.deleteVM, View: p.viewVM,
+			// (Identities, of which only those that come take a right, are the hooks' matter.)
+			Links: []arm.Link{{Path: "properties.networkProfile.networkInterfaces[].id", Action: "Microsoft.Network/networkInterfaces/join/action"}},
+			Put:   p.putVM, Patch: p.patchVM, Delete: p.deleteVM, View: p.viewVM,
 			Actions: map[string]arm.Hook{
 				"start": p.power(running), "powerOff": p.power(stopped), "deallocate": p.power(deallocated),
 				"restart": p.restart, "reimage": p.reimage,

@@ -27,7 +27,14 @@ type Sender struct {
 	Address netip.Addr
 	Subnet  netip.Prefix
 	Public  netip.Addr // invalid: none
-	MAC     string
+}
+
+// Senders tells whose an address of a network is, from the same configuration
+// that the network's source checks are made of. It is safe for concurrent use.
+type Senders interface {
+	Sender(a netip.Addr) (Sender, bool)
+	// MAC is the hardware address that the router knows a sender by; "" when it doesn't.
+	MAC(s Sender) string
 }
 
 // Sender finds the machine whose interface has an address, itself or for its

@@ -15,8 +15,8 @@ import (
 type object = map[string]any
 
 // instance is the whole document of a machine.
-func instance(c *Compute, from dataplane.Sender) object {
-	return object{"compute": compute(c), "network": network(from)}
+func instance(c *Compute, from dataplane.Sender, mac string) object {
+	return object{"compute": compute(c), "network": network(from, mac)}
 }
 
 func compute(c *Compute) object {
@@ -44,11 +44,11 @@ func compute(c *Compute) object {
 }
 
 // network is the machine's one interface, as the data plane has made it.
-func network(from dataplane.Sender) object {
+func network(from dataplane.Sender, mac string) object {
 	one := object{"ipv4": object{
 		"ipAddress": []any{object{"privateIpAddress": text(from.Address), "publicIpAddress": text(from.Public)}},
 		"subnet":    []any{object{"address": text(from.Subnet.Masked().Addr()), "prefix": strconv.Itoa(from.Subnet.Bits())}},
-	}, "ipv6": object{"ipAddress": []any{}}, "macAddress": strings.ToUpper(strings.ReplaceAll(from.MAC, ":", ""))}
+	}, "ipv6": object{"ipAddress": []any{}}, "macAddress": strings.ToUpper(strings.ReplaceAll(mac, ":", ""))}
 	return object{"interface": []any{one}}
 }
 

@@ -33,7 +33,7 @@ func eventVersions() []string {
 // handler answers in one network.
 type handler struct {
 	*Service
-	sender func(netip.Addr) (dataplane.Sender, bool)
+	senders dataplane.Senders
 }
 
 // problem is an answer that refuses, in the form of both the instance and the
@@ -79,7 +79,7 @@ func (h *handler) whose(r *http.Request) (dataplane.Sender, bool) {
 	if err != nil {
 		return dataplane.Sender{}, false
 	}
-	return h.sender(remote.Addr())
+	return h.senders.Sender(remote.Addr())
 }
 
 func tooMany() *problem {
@@ -129,7 +129,7 @@ func (h *handler) route(w http.ResponseWriter, r *http.Request, machine *box, fr
 		if p := checkVersion(r, versions()); p != nil {
 			return p
 		}
-		return h.instance(w, r, instance(&machine.machine.Compute, from), rest)
+		return h.instance(w, r, instance(&machine.machine.Compute, from, h.senders.MAC(from)), rest)
 	case "identity":
 		all := versions()
 		if p := checkVersion(r, all[slices.Index(all, firstIdentity):]); p != nil {

@@ -89,14 +89,24 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w.Service = s
-	w.handler = &handler{Service: s, sender: senderOf}
+	w.handler = &handler{Service: s, senders: senders{}}
 	return w
 }
 
-func senderOf(a netip.Addr) (dataplane.Sender, bool) {
+// senders knows two machines.
+type senders struct{}
+
+func (senders) MAC(dataplane.Sender) string { return "02:aa:bb:cc:dd:0e" }
+
+// loopback takes everybody for the first machine.
+type loopback struct{ senders }
+
+func (l loopback) Sender(netip.Addr) (dataplane.Sender, bool) { return l.senders.Sender(machine) }
+
+func (senders) Sender(a netip.Addr) (dataplane.Sender, bool) {
 	known := map[netip.Addr]string{machine: "m1", other: "m2"}[a]
 	return dataplane.Sender{Machine: known, Address: a, Subnet: netip.MustParsePrefix("10.224.0.0/16"),
-		Public: netip.MustParseAddr("192.88.99.9"), MAC: "02:aa:bb:cc:dd:0e"}, known != ""
+		Public: netip.MustParseAddr("192.88.99.9")}, known != ""
 }
 
 func (w *world) put(t *testing.T, id string, identities ...Identity) {
@@ -408,7 +418,7 @@ func TestServe(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() {
-		ended <- w.Serve(l, func(netip.Addr) (dataplane.Sender, bool) { return senderOf(machine) })
+		ended <- w.Serve(l, loopback{})
 	}()
 	var held []net.Conn
 	for range perSender {
@@ -459,7 +469,7 @@ func FuzzRequest(f *testing.F) {
 	if err := s.Put(Machine{ID: "m1", TenantID: tenant, TokenURL: "https://login.test/"}); err != nil {
 		f.Fatal(err)
 	}
-	h := &handler{Service: s, sender: senderOf}
+	h := &handler{Service: s, senders: senders{}}
 	f.Fuzz(func(t *testing.T, target string) {
 		r := httptest.NewRequest(http.MethodGet, "http://169.254.169.254/", nil)
 		path, query, _ := strings.Cut(target, "?")
@@ -486,7 +496,7 @@ func BenchmarkKeptToken(b *testing.B) {
 	box := s.box("m1")
 	box.limiter.SetLimit(1e9)
 	box.keep(tokenKey{"c-a", arm}, &token{access: strings.Repeat("x", 1500), from: time.Now(), expires: time.Now().Add(time.Hour)}, time.Now())
-	h := &handler{Service: s, sender: senderOf}
+	h := &handler{Service: s, senders: senders{}}
 	r := httptest.NewRequest(http.MethodGet, "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource="+arm, nil)
 	r.RemoteAddr = "10.224.0.4:4000"
 	r.Header.Set("Metadata", "true")

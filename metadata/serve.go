@@ -25,10 +25,10 @@ const (
 )
 
 // Serve answers on a network's listener until that is closed; then it closes
-// what connections there still are. sender says whose an address is.
-func (s *Service) Serve(l net.Listener, sender func(netip.Addr) (dataplane.Sender, bool)) error {
+// what connections there still are. senders says whose an address is.
+func (s *Service) Serve(l net.Listener, senders dataplane.Senders) error {
 	server := &http.Server{
-		Handler: &handler{Service: s, sender: sender}, ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+		Handler: &handler{Service: s, senders: senders}, ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: 2 * headerTimeout, WriteTimeout: buyTimeout + headerTimeout,
 		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 	}

@@ -19,16 +19,16 @@ import (
 )
 
 // Metadata answers at the metadata address of a network until its listener is
-// closed. sender tells whose a connection is by its remote address, from the
-// same configuration that the network's source checks are made of; it is safe
-// for concurrent use.
+// closed; senders tells whose a connection is by its remote address.
 type Metadata interface {
-	Serve(l net.Listener, sender func(netip.Addr) (dataplane.Sender, bool)) error
+	Serve(l net.Listener, senders dataplane.Senders) error
 }
 
 // metadataServer is what answers in one network.
 type metadataServer struct {
 	listener net.Listener
+	links    *netlink.Handle // the router's
+	instance string
 	vnet     atomic.Pointer[dataplane.VNet]
 	ended    chan struct{}
 }
@@ -49,7 +49,7 @@ func (p *Plane) serveMetadata(v *dataplane.VNet, n *vnet) error {
 		n.metadata = nil
 	}
 	at := net.JoinHostPort(dataplane.MetadataAddress.String(), strconv.Itoa(dataplane.MetadataPort))
-	s := &metadataServer{ended: make(chan struct{})}
+	s := &metadataServer{links: n.nl, instance: p.Instance, ended: make(chan struct{})}
 	s.vnet.Store(v)
 	err := within(n.ns, func() (err error) {
 		s.listener, err = net.Listen("tcp4", at)
@@ -58,10 +58,9 @@ func (p *Plane) serveMetadata(v *dataplane.VNet, n *vnet) error {
 	if err != nil {
 		return fmt.Errorf("metadata server: %w", err)
 	}
-	links := n.nl
 	go func() { // close waits for it
 		defer close(s.ended)
-		err := p.Metadata.Serve(s.listener, func(a netip.Addr) (dataplane.Sender, bool) { return s.sender(links, p.Instance, a) })
+		err := p.Metadata.Serve(s.listener, s)
 		if err != nil && !errors.Is(err, net.ErrClosed) {
 			p.log.Error("a metadata server ended", "vnet", v.ID, "error", err)
 		}
@@ -79,27 +78,27 @@ func (s *metadataServer) close() error {
 	return err
 }
 
-// sender is the network's, with the hardware address that the router knows: it
-// has just exchanged packets with it.
-func (s *metadataServer) sender(h *netlink.Handle, instance string, a netip.Addr) (dataplane.Sender, bool) {
-	found, ok := s.vnet.Load().Sender(a.Unmap())
-	if !ok {
-		return found, false
-	}
-	link, err := findLink(h, dataplane.NICLink(instance, found.NIC))
+// Sender is the network's, as it is applied now.
+func (s *metadataServer) Sender(a netip.Addr) (dataplane.Sender, bool) {
+	return s.vnet.Load().Sender(a.Unmap())
+}
+
+// MAC looks among the router's neighbours: it has just exchanged packets with the sender.
+func (s *metadataServer) MAC(of dataplane.Sender) string {
+	link, err := findLink(s.links, dataplane.NICLink(s.instance, of.NIC))
 	if err != nil || link == nil {
-		return found, true // it goes away: the answer won't arrive
+		return "" // it goes away: the answer won't arrive
 	}
-	neighbours, err := h.NeighList(link.Attrs().Index, unix.AF_INET)
+	neighbours, err := s.links.NeighList(link.Attrs().Index, unix.AF_INET)
 	if err != nil {
-		return found, true
+		return ""
 	}
 	for _, known := range neighbours {
-		if toAddr(known.IP) == found.Address {
-			found.MAC = known.HardwareAddr.String()
+		if toAddr(known.IP) == of.Address {
+			return known.HardwareAddr.String()
 		}
 	}
-	return found, true
+	return ""
 }
 
 // bound keeps what a machine forwards in the bounds that its interface has, in

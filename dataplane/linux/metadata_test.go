@@ -21,19 +21,19 @@ const metadataAt = "169.254.169.254:80"
 // whois answers every connection with whose it is.
 type whois struct{}
 
-func (whois) Serve(l net.Listener, sender func(netip.Addr) (dataplane.Sender, bool)) error {
+func (whois) Serve(l net.Listener, senders dataplane.Senders) error {
 	for {
 		conn, err := l.Accept()
 		if err != nil {
 			return err
 		}
 		from, _ := netip.ParseAddrPort(conn.RemoteAddr().String())
-		s, known := sender(from.Addr())
+		s, known := senders.Sender(from.Addr())
 		if !known {
 			s.Machine = "nobody"
 		}
 		mac := "without MAC"
-		if _, err := net.ParseMAC(s.MAC); err == nil {
+		if _, err := net.ParseMAC(senders.MAC(s)); err == nil {
 			mac = "with MAC"
 		}
 		_, _ = fmt.Fprintf(conn, "%s %s %s\n", s.Machine, s.Address, mac)
@@ -126,7 +126,7 @@ func (w *world) podOf(machine, address string) string {
 	must(w.t, err)
 	defer func() { must(w.t, errors.Join(node.close(), pod.close())) }()
 	must(w.t, addPair(node.nl, "pod0", 1500, "eth0", pod))
-	must(w.t, within(node.ns, func() error { return apply([]setting{{forwarding, "1"}, {"ipv4/conf/pod0/proxy_arp", "1"}}) }))
+	must(w.t, within(node.ns, func() error { return apply(append(nicLinkSettings("pod0"), setting{forwarding, "1"})) }))
 	near, err := mustLink(node.nl, "pod0")
 	must(w.t, err)
 	must(w.t, syncRoutes(node.nl, []route{{dst: single(addr(address)), link: near.Attrs().Index}}, near.Attrs().Index))
