@@ -19,6 +19,7 @@ import (
 	"bastide.dev/controlplane"
 	"bastide.dev/dataplane"
 	"bastide.dev/fault"
+	"bastide.dev/guard"
 	"bastide.dev/identity"
 	"bastide.dev/identity/graph"
 	"bastide.dev/identity/login"
@@ -76,6 +77,7 @@ type service struct {
 	networks  *network.Provider
 	machines  *compute.Provider
 	clusters  *cluster.Provider
+	guard     *guard.Service
 	managed   *managedidentity.Provider
 	front     *arm.Handler
 	registry  *registry.Registry
@@ -119,7 +121,7 @@ func (s *service) wire(keys keyring, log *slog.Logger) (err error) {
 	if s.login, err = login.New(login.Config{Directory: s.directory, Store: s.store, Federation: federation, Gate: s.signIns, Journal: s.signIns, Log: log}); err != nil {
 		return fmt.Errorf("login: %w", err)
 	}
-	if s.graph, err = graph.New(graph.Config{Directory: s.directory, Log: log}); err != nil {
+	if s.graph, err = graph.New(graph.Config{Directory: s.directory, SignIns: s.signIns, Log: log}); err != nil {
 		return fmt.Errorf("graph: %w", err)
 	}
 	if s.networks, err = newNetworks(s, log); err != nil {
@@ -130,6 +132,9 @@ func (s *service) wire(keys keyring, log *slog.Logger) (err error) {
 	}
 	if s.clusters, err = newClusters(s, keys, log); err != nil {
 		return fmt.Errorf("clusters: %w", err)
+	}
+	if s.guard, err = newGuard(s, log); err != nil {
+		return fmt.Errorf("guard: %w", err)
 	}
 	if s.managed, err = newIdentities(s); err != nil {
 		return fmt.Errorf("managed identities: %w", err)
@@ -163,6 +168,7 @@ func (s *service) frontDoor() http.Handler {
 		s.in.Host("graph"):      s.graph,
 		s.in.Host("registry"):   s.registry,
 		s.in.Host("oidc"):       s.issuers,
+		s.in.Host("guard"):      s.guard,
 	})
 }
 
@@ -178,9 +184,9 @@ func newClusters(s *service, keys keyring, log *slog.Logger) (*cluster.Provider,
 			_, _, err := s.directory.CheckSecret(ctx, clientID, secret, "")
 			return err
 		},
-		SecretEnd: s.directory.SecretEnd, Roles: s.roles,
+		SecretEnd: s.directory.SecretEnd, Roles: s.roles, Authorizer: armAccess{s.roles},
 		Host: hostName, Location: in.Location, Domain: in.Domain, Tenant: in.Tenant,
-		ResourceManager: in.URL("management"), Login: in.URL("login"), Cloud: bundle.CloudControllerVersion,
+		ResourceManager: in.URL("management"), Login: in.URL("login"), Guard: in.URL("guard"), Cloud: bundle.CloudControllerVersion,
 		Addons:   controlplane.Addons{CoreDNS: nodeimage.CoreDNSImage, MetricsServer: nodeimage.MetricsServerImage},
 		Registry: in.Host("registry"), InstanceCA: ca, PauseImage: nodeimage.PauseImage,
 	})
@@ -264,7 +270,7 @@ func (a armIdentity) Authenticate(ctx context.Context, bearer string) (arm.Princ
 	if err != nil {
 		return arm.Principal{}, err
 	}
-	return arm.Principal{ID: p.ID, Kind: string(p.Kind), Name: p.Name, AppID: p.AppID, Tenant: p.TenantID, Groups: p.Groups}, nil
+	return arm.Principal{ID: p.ID, Kind: string(p.Kind), Name: p.Name, AppID: p.AppID, Tenant: p.TenantID, Groups: p.Groups, Methods: p.Methods}, nil
 }
 
 // registryIdentity lets the registry ask the directory.
