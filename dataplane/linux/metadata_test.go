@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -50,9 +51,10 @@ func newMetadataWorld(t *testing.T) *world {
 	return w
 }
 
-func (w *world) metadata(path, from string) string {
+// metadata is what a namespace is told; "" when nobody answers.
+func (w *world) metadata(path, from string, wait time.Duration) string {
 	w.t.Helper()
-	return ask(w.t, path, "tcp4", from, metadataAt, nothing)
+	return ask(w.t, path, "tcp4", from, metadataAt, wait)
 }
 
 // addAddress gives a namespace's loopback an address to send from.
@@ -79,26 +81,26 @@ func TestMetadataKnowsMachines(t *testing.T) {
 	a.NICs[1].NSG = closed.ID
 	w.apply(configOf(a, b))
 	for path, want := range map[string]string{"a-n0": "a-n0 10.224.0.4 with MAC", "a-n1": "a-n1 10.224.0.5 with MAC", "b-n0": "b-n0 10.224.0.4 with MAC"} {
-		if got := w.metadata(w.node(path), ""); got != want {
+		if got := w.metadata(w.node(path), "", patience); got != want {
 			t.Errorf("%s is known as %q", path, got)
 		}
 	}
 	addAddress(t, w.node("a-n0"), "10.244.0.9") // a pod's, of its own range
 	addAddress(t, w.node("a-n0"), "10.244.1.9") // of its neighbour's pods
 	addAddress(t, w.node("a-n0"), "10.224.0.5") // its neighbour's own
-	if got := w.metadata(w.node("a-n0"), "10.244.0.9"); !strings.HasPrefix(got, "a-n0 ") {
+	if got := w.metadata(w.node("a-n0"), "10.244.0.9", patience); !strings.HasPrefix(got, "a-n0 ") {
 		t.Errorf("a node's pod with an address of its own: %q", got)
 	}
 	for _, spoofed := range []string{"10.244.1.9", "10.224.0.5"} {
-		if got := w.metadata(w.node("a-n0"), spoofed); got != "" {
+		if got := w.metadata(w.node("a-n0"), spoofed, nothing); got != "" {
 			t.Errorf("from the address %s, which isn't its own, it is told %q", spoofed, got)
 		}
 	}
-	if got := w.metadata(w.api("a"), ""); !strings.HasPrefix(got, "nobody ") {
+	if got := w.metadata(w.api("a"), "", patience); !strings.HasPrefix(got, "nobody ") {
 		t.Errorf("an API server is no machine: %q", got)
 	}
 	for what, path := range map[string]string{"the machine below": rootNS, "the edge": w.plane.routerPath(edgeName)} {
-		if got := w.metadata(path, ""); got != "" {
+		if got := w.metadata(path, "", nothing); got != "" {
 			t.Errorf("%s gets %q", what, got)
 		}
 	}
@@ -109,7 +111,7 @@ func TestMetadataKnowsMachines(t *testing.T) {
 	}
 	w.restart()
 	w.apply(configOf(a, b))
-	if got := w.metadata(w.node("a-n1"), ""); got != "a-n1 10.224.0.5 with MAC" {
+	if got := w.metadata(w.node("a-n1"), "", patience); got != "a-n1 10.224.0.5 with MAC" {
 		t.Errorf("after a restart of the host: %q", got)
 	}
 }
@@ -154,10 +156,14 @@ func TestNoMetadataForPods(t *testing.T) {
 	pod := w.podOf("a-n0", "10.244.0.7")
 	check := func(what string, open bool) {
 		t.Helper()
-		if got := w.metadata(pod, ""); (got != "") != open {
+		wait := nothing
+		if open {
+			wait = patience
+		}
+		if got := w.metadata(pod, "", wait); (got != "") != open {
 			t.Errorf("%s: the pod gets %q", what, got)
 		}
-		if got := w.metadata(w.node("a-n0"), ""); got == "" {
+		if got := w.metadata(w.node("a-n0"), "", patience); got == "" {
 			t.Errorf("%s: the node itself gets nothing", what)
 		}
 		if m := resolve(t, pod, "tcp", "inside.a.test", 1); len(m.Answer) != 1 {
@@ -168,7 +174,7 @@ func TestNoMetadataForPods(t *testing.T) {
 	set(true)
 	check("closed", false)
 	addAddress(t, pod, "10.224.0.4") // the node's own
-	if got := w.metadata(pod, "10.224.0.4"); got != "" {
+	if got := w.metadata(pod, "10.224.0.4", nothing); got != "" {
 		t.Errorf("a pod with its node's address gets %q", got)
 	}
 	w.restart()
