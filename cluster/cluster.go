@@ -75,7 +75,9 @@ type Config struct {
 	// SecretEnd is when a service principal's secret expires; fault.NotFound when it is gone.
 	SecretEnd func(ctx context.Context, clientID, secret string) (time.Time, error)
 	Roles     Roles
-	Log       *slog.Logger
+	// Authorizer tells whether a caller may give a cluster an identity.
+	Authorizer arm.Authorizer
+	Log        *slog.Logger
 
 	Host     string // the machine that clusters are placed on
 	Location string
@@ -111,7 +113,7 @@ type Provider struct {
 // New checks the config and returns a provider that keeps nothing but it.
 func New(config Config) (*Provider, error) {
 	switch {
-	case config.Store == nil, config.Catalogue == nil, config.Directory == nil, config.Network == nil, config.CheckSecret == nil, config.SecretEnd == nil, config.Roles == nil, config.Log == nil:
+	case config.Store == nil, config.Catalogue == nil, config.Directory == nil, config.Network == nil, config.CheckSecret == nil, config.SecretEnd == nil, config.Roles == nil, config.Authorizer == nil, config.Log == nil:
 		return nil, fmt.Errorf("cluster: a dependency is missing in the config")
 	case config.Host == "", config.Location == "", config.Domain == "":
 		return nil, fmt.Errorf("cluster: host, location and domain are required")

@@ -117,7 +117,7 @@ func testProvider(t *testing.T, s store.Store) (*Provider, *directory) {
 			}
 			return nil
 		},
-		SecretEnd: d.secretEnd, Roles: d,
+		SecretEnd: d.secretEnd, Roles: d, Authorizer: anyone{},
 		Log: slog.New(slog.DiscardHandler), Host: "h1", Location: "eastus", Domain: "bastide.internal", Tenant: "t1",
 		Network: newFakeNetwork(s),
 		Login:   "https://login.bastide.internal", Guard: "https://guard.bastide.internal",

@@ -148,9 +148,13 @@ func kubeletIdentityID(id resource.ID, d *Desired) resource.ID {
 
 // findIdentities looks up the identities of the user's that a cluster shall have,
 // and whether they may do what a cluster's must.
-func (p *Provider) findIdentities(ctx context.Context, ps *parser, d, old *Desired) error {
+func (p *Provider) findIdentities(ctx context.Context, ps *parser, r *arm.Request, d, old *Desired) error {
+	var had Desired
+	if old != nil {
+		had = *old
+	}
 	if d.Identity == userAssigned && !d.User.none() {
-		found, err := p.findIdentity(ctx, ps, Assigned{ID: d.User.ID}, "identity.userAssignedIdentities")
+		found, err := p.findIdentity(ctx, ps, r, Assigned{ID: d.User.ID}, had.User, "identity.userAssignedIdentities")
 		if err != nil {
 			return err
 		}
@@ -163,7 +167,7 @@ func (p *Provider) findIdentities(ctx context.Context, ps *parser, d, old *Desir
 				"A kubelet identity of yours needs a cluster whose identity.type is UserAssigned. Without one of yours, the cluster makes its own: set resourceId to that one's to have it back.")
 			return nil
 		}
-		found, err := p.findIdentity(ctx, ps, d.Kubelet, target)
+		found, err := p.findIdentity(ctx, ps, r, d.Kubelet, had.Kubelet, target)
 		if err != nil {
 			return err
 		}
@@ -173,7 +177,21 @@ func (p *Provider) findIdentities(ctx context.Context, ps *parser, d, old *Desir
 }
 
 // findIdentity reads an identity's document. What was said of its ids must be so.
-func (p *Provider) findIdentity(ctx context.Context, ps *parser, said Assigned, target string) (Assigned, error) {
+// Who gives a cluster an identity gives its powers to all who work in the
+// cluster: of one that it hasn't had that takes the right to assign it.
+func (p *Provider) findIdentity(ctx context.Context, ps *parser, r *arm.Request, said, had Assigned, target string) (Assigned, error) {
+	if !said.ID.Equal(had.ID) {
+		err := p.Authorizer.Authorize(ctx, r.Who, assignAction, said.ID)
+		if fault.Is(err, fault.Forbidden) { // also of one that isn't there: nobody learns which there are
+			ps.problems = append(ps.problems, fault.New(fault.Forbidden, "LinkedAuthorizationFailed",
+				"The client '%s' with object id '%s' has permission to perform action 'Microsoft.ContainerService/managedClusters/write' on scope '%s'; however, it does not have permission to perform action '%s' on the linked scope '%s' or the linked scope is invalid.",
+				r.Who.Name, r.Who.ID, r.ID, assignAction, said.ID).At(target))
+			return said, nil
+		}
+		if err != nil {
+			return said, err
+		}
+	}
 	doc, err := arm.GetDocument(ctx, p.Store, said.ID)
 	if fault.Is(err, fault.NotFound) {
 		ps.bad("FailedIdentityOperation", target, "The identity '%s' was not found.", said.ID)

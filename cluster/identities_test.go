@@ -3,6 +3,7 @@
 package cluster
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"bastide.dev/arm"
+	"bastide.dev/fault"
 	"bastide.dev/resource"
 	"bastide.dev/store"
 )
@@ -326,5 +328,37 @@ func TestIdentitiesKilledAtEveryWrite(t *testing.T) {
 		if deaths < 15 {
 			t.Errorf("only %d writes were there to be killed at", deaths)
 		}
+	}
+}
+
+// only lets a caller do one thing.
+type only struct{ scope string }
+
+func (only) Authenticate(context.Context, string) (arm.Principal, error) { return arm.Principal{}, nil }
+func (o only) Authorize(_ context.Context, _ arm.Principal, action string, scope resource.ID) error {
+	if action == assignAction && strings.EqualFold(scope.String(), o.scope) {
+		return nil
+	}
+	return fault.New(fault.Forbidden, "AuthorizationFailed", "No.")
+}
+
+// Nobody gets an identity's powers by giving it to a cluster of his.
+func TestIdentitiesAreTheirOwners(t *testing.T) {
+	w := newWorld(t)
+	one, two, kubelet := w.userIdentity("id1"), w.userIdentity("id2"), w.userIdentity("kub")
+	w.p.Authorizer = only{one}
+	for _, body := range []string{as("UserAssigned", two, ""), as("UserAssigned", two+"missing", ""), as("UserAssigned", one, kubelet)} {
+		_, _, err := w.do(t.Context(), "PUT", testCluster, body)
+		if found := problems(err); len(found) != 1 || found[0].Code != "LinkedAuthorizationFailed" {
+			t.Errorf("%v", err)
+		}
+	}
+	w.nothingMade()
+	w.must("PUT", testCluster, as("UserAssigned", one, ""), resource.Succeeded)
+	// Who may only work with the cluster keeps what it has, and gives it nothing else.
+	w.p.Authorizer = only{}
+	w.must("PUT", testCluster, strings.Replace(as("UserAssigned", one, ""), `"count":1`, `"count":2`, 1), resource.Succeeded)
+	if _, _, err := w.do(t.Context(), "PUT", testCluster, as("UserAssigned", two, "")); err == nil {
+		t.Error("the cluster gets another identity")
 	}
 }

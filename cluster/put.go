@@ -92,7 +92,7 @@ func (p *Provider) decide(ctx context.Context, r *arm.Request, old *Desired) (De
 	if ps.overlays, err = p.overlays(ctx, r.ID, &d); err != nil {
 		return Desired{}, err
 	}
-	if err := p.findIdentities(ctx, &ps, &d, old); err != nil {
+	if err := p.findIdentities(ctx, &ps, r, &d, old); err != nil {
 		return Desired{}, err
 	}
 	// What couldn't even be read has no further problems.

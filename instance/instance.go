@@ -47,6 +47,8 @@ type Settings struct {
 	Domain     string       `json:"domain"`
 	PublicPool netip.Prefix `json:"publicPool"`
 	Location   string       `json:"location"`
+	// RegistryClosed lets nobody pull from the registry without a role.
+	RegistryClosed bool `json:"registryClosed,omitempty"`
 }
 
 // Instance is an instance's settings and its slot on this machine.

@@ -38,6 +38,7 @@ type claims struct {
 	Audience string   `json:"aud"`
 	Expires  int64    `json:"exp"`
 	Subject  Subject  `json:"sub_info,omitzero"` // empty: anonymous
+	Refresh  bool     `json:"refresh,omitempty"` // it only buys others (exchange.go)
 	Access   []access `json:"access"`
 }
 
@@ -66,7 +67,7 @@ func (r *Registry) admit(w http.ResponseWriter, request *http.Request) bool {
 	case !read:
 		needed.Actions = []string{"pull", "push"}
 	}
-	if request.Header.Get("Authorization") == "" && read && name != "" {
+	if request.Header.Get("Authorization") == "" && read && name != "" && r.open(name) {
 		return true
 	}
 	if err := r.authorize(request, needed); err != nil {
@@ -84,27 +85,35 @@ func (r *Registry) authorize(request *http.Request, needed access) error {
 	if granted != nil && !covers(granted, needed) {
 		return unauthorized("The token is for something else.")
 	}
-	if pullOnly := needed.Type == "" || slices.Equal(needed.Actions, []string{"pull"}); pullOnly {
+	pull := slices.Equal(needed.Actions, []string{"pull"})
+	switch {
+	case needed.Type == "", pull && r.open(needed.Name):
 		return nil
-	}
-	if subject.ID == "" {
+	case subject.ID == "":
 		return unauthorized("Sign in first.")
+	case pull:
+		return r.config.Directory.MayRead(request.Context(), subject)
 	}
 	return r.config.Directory.MayWrite(request.Context(), subject)
+}
+
+// open tells whether anybody may pull from a repository.
+func (r *Registry) open(name string) bool {
+	return r.config.AnonymousPull || slices.ContainsFunc(r.config.Public, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
 }
 
 // who finds the sender by a token of the registry, a token of the instance, or a
 // name and a password. The accesses are nil unless a token of the registry limits them.
 func (r *Registry) who(request *http.Request) (Subject, []access, error) {
 	if name, password, ok := request.BasicAuth(); ok {
-		s, err := r.config.Directory.Basic(request.Context(), name, password, address(request))
+		s, err := r.basic(request, name, password)
 		return s, nil, err
 	}
 	scheme, bearer, _ := strings.Cut(request.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") || bearer == "" {
 		return Subject{}, nil, unauthorized("Sign in first.")
 	}
-	if c, ok := r.ownToken(bearer); ok {
+	if c, ok := r.ownToken(bearer); ok && !c.Refresh {
 		return c.Subject, append([]access{}, c.Access...), nil
 	}
 	s, err := r.config.Directory.Bearer(request.Context(), bearer)
@@ -169,11 +178,16 @@ func (r *Registry) signIn(request *http.Request) (Subject, []string, error) {
 		if err := request.ParseForm(); err != nil {
 			return Subject{}, nil, fault.New(fault.Invalid, "UNSUPPORTED", "The form can't be read.")
 		}
-		if grant := request.PostForm.Get("grant_type"); grant != "password" {
-			return Subject{}, nil, fault.New(fault.Invalid, "UNSUPPORTED", "The grant_type must be 'password'.")
+		scopes := splitScopes(request.PostForm["scope"])
+		switch request.PostForm.Get("grant_type") {
+		case "password":
+			s, err := r.basic(request, request.PostForm.Get("username"), request.PostForm.Get("password"))
+			return s, scopes, err
+		case "refresh_token":
+			s, err := r.refreshed(request.PostForm.Get("refresh_token"))
+			return s, scopes, err
 		}
-		s, err := r.config.Directory.Basic(request.Context(), request.PostForm.Get("username"), request.PostForm.Get("password"), address(request))
-		return s, splitScopes(request.PostForm["scope"]), err
+		return Subject{}, nil, fault.New(fault.Invalid, "UNSUPPORTED", "The grant_type must be 'password' or 'refresh_token'.")
 	}
 	return Subject{}, nil, fault.New(fault.NotAllowed, "UNSUPPORTED", "Use GET or POST.")
 }
@@ -184,6 +198,9 @@ func splitScopes(values []string) []string {
 
 func (r *Registry) grant(ctx context.Context, subject Subject, scope string) (access, bool) {
 	mayWrite := subject.ID != "" && r.config.Directory.MayWrite(ctx, subject) == nil
+	mayRead := func(name string) bool {
+		return r.open(name) || mayWrite || subject.ID != "" && r.config.Directory.MayRead(ctx, subject) == nil
+	}
 	if scope == "registry:catalog:*" {
 		return access{Type: "registry", Name: "catalog", Actions: []string{"*"}}, mayWrite
 	}
@@ -193,7 +210,7 @@ func (r *Registry) grant(ctx context.Context, subject Subject, scope string) (ac
 	}
 	a := access{Type: "repository", Name: m[1]}
 	for _, action := range strings.Split(m[2], ",") {
-		if action == "pull" || mayWrite && (action == "push" || action == "delete") {
+		if action == "pull" && mayRead(m[1]) || mayWrite && (action == "push" || action == "delete") {
 			a.Actions = append(a.Actions, action)
 		}
 	}

@@ -5,8 +5,9 @@
 // behind Bastide's own sign-in. It also holds the client side of
 // `bastide image`: Load and List.
 //
-// Anyone who reaches the front door may pull; who writes needs a token of the
-// instance or a password of its directory. Only cmd imports it.
+// Who pulls or writes needs a token of the instance or a password of its
+// directory, and the role for it. Images of the service itself anyone who reaches
+// the front door may pull, and everybody's when anonymous pulls are on. Only cmd imports it.
 package registry
 
 import (
@@ -46,6 +47,8 @@ type Directory interface {
 	Basic(ctx context.Context, name, password, address string) (Subject, error)
 	// Bearer checks an access token of the instance's token service.
 	Bearer(ctx context.Context, token string) (Subject, error)
+	// MayRead is nil when the subject still stands and may pull images.
+	MayRead(ctx context.Context, subject Subject) error
 	// MayWrite is nil when the subject, who may have signed in minutes ago, still
 	// stands and may change images.
 	MayWrite(ctx context.Context, subject Subject) error
@@ -56,6 +59,10 @@ type Config struct {
 	Dir       string // where images are kept; made when it isn't there
 	URL       string // https://registry.<domain>
 	Directory Directory
+	// AnonymousPull lets anybody pull any image. Public are the repositories,
+	// by prefix, that anybody may pull in any case.
+	AnonymousPull bool
+	Public        []string
 	// Key signs the registry's own short tokens, 32 bytes; every replica needs the
 	// same. Empty: a random one, so that a restart lets clients sign in again.
 	Key []byte
@@ -140,8 +147,12 @@ func (r *Registry) Run(ctx context.Context) error {
 // ServeHTTP answers one request.
 func (r *Registry) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	if request.URL.Path == tokenPath {
+	switch request.URL.Path {
+	case tokenPath:
 		r.token(w, request)
+		return
+	case exchangePath:
+		r.exchange(w, request)
 		return
 	}
 	seen := &statusWriter{ResponseWriter: w}

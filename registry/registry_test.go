@@ -43,6 +43,10 @@ func (d directory) Bearer(ctx context.Context, token string) (registry.Subject, 
 	return subject(d.AuthenticateRegistry(ctx, token))
 }
 
+func (d directory) MayRead(ctx context.Context, s registry.Subject) error {
+	return d.Standing(ctx, identity.Principal{ID: s.ID, Kind: identity.PrincipalKind(s.Kind), Name: s.Name})
+}
+
 func (d directory) MayWrite(ctx context.Context, s registry.Subject) error {
 	p := identity.Principal{ID: s.ID, Kind: identity.PrincipalKind(s.Kind), Name: s.Name}
 	if err := d.Standing(ctx, p); err != nil {
@@ -77,7 +81,7 @@ func start(t *testing.T) *world {
 	if w.first, err = w.directory.Bootstrap(t.Context(), identity.BootstrapOptions{Domain: "test"}); err != nil {
 		t.Fatal(err)
 	}
-	r, err := registry.New(registry.Config{Dir: w.dir, URL: w.url, Directory: directory{w.directory}, Log: quiet})
+	r, err := registry.New(registry.Config{Dir: w.dir, URL: w.url, Directory: directory{w.directory}, AnonymousPull: true, Log: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -311,6 +311,6 @@ func newFront(s *service, log *slog.Logger) (*arm.Handler, error) {
 }
 
 func newRegistry(s *service, log *slog.Logger) (*registry.Registry, error) {
-	return registry.New(registry.Config{Dir: s.in.Dir("registry"), URL: s.in.URL("registry"), Log: log,
+	return registry.New(registry.Config{Dir: s.in.Dir("registry"), URL: s.in.URL("registry"), Log: log, AnonymousPull: !s.in.RegistryClosed,
 		Directory: registryIdentity{s.directory, s.roles, "/subscriptions/" + s.in.Subscription}})
 }

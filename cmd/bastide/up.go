@@ -29,7 +29,8 @@ import (
 
 type upOptions struct {
 	domain, pool, location, cacheDir string
-	demo                             bool
+	demo, anonymousPull              bool
+	pullChosen                       bool // anonymousPull was said
 }
 
 func newUp(g *global) *cobra.Command {
@@ -47,6 +48,7 @@ password is shown once. It is safe to repeat.`,
 			if err := mustBeRoot("bastide up"); err != nil {
 				return err
 			}
+			o.pullChosen = cmd.Flags().Changed("registry-anonymous-pull")
 			return runUp(cmd.Context(), g, o, newProgress(cmd.OutOrStdout()))
 		},
 	}
@@ -55,6 +57,7 @@ password is shown once. It is safe to repeat.`,
 	flags.StringVar(&o.pool, "public-pool", "", "`network` of the instance's public addresses (default: a part of 192.88.99.0/24)")
 	flags.StringVar(&o.location, "location", "", "Azure `region` that the instance is (default eastus)")
 	flags.StringVar(&o.cacheDir, "cache-dir", "", "`directory` of bundles and node images (default /var/cache/bastide)")
+	flags.BoolVar(&o.anonymousPull, "registry-anonymous-pull", true, "whether anybody may pull from the instance's registry; else who has a role such as AcrPull")
 	flags.BoolVar(&o.demo, "demo", false, "also make the cluster `demo` with two nodes and a web app, and show it answering")
 	return cmd
 }
@@ -134,7 +137,11 @@ func prepare(g *global, o *upOptions) (*instance.Instance, error) {
 	}
 	in, err := g.load()
 	if err == nil {
-		return in, sameSettings(in.Settings, asked)
+		if o.pullChosen && in.RegistryClosed == o.anonymousPull {
+			in.RegistryClosed = !o.anonymousPull
+			err = in.Save() // in force when the service starts again
+		}
+		return in, errors.Join(sameSettings(in.Settings, asked), err)
 	}
 	if !fault.Is(err, fault.NotFound) {
 		return nil, err
@@ -142,7 +149,7 @@ func prepare(g *global, o *upOptions) (*instance.Instance, error) {
 	if in, err = instance.Place(asked); err != nil {
 		return nil, err
 	}
-	in.Tenant, in.Subscription = uuid.NewString(), uuid.NewString()
+	in.Tenant, in.Subscription, in.RegistryClosed = uuid.NewString(), uuid.NewString(), !o.anonymousPull
 	return in, in.Save()
 }
 
