@@ -115,7 +115,9 @@ func TestRotationAbroad(t *testing.T) {
 // TestIssuersThatLie: none of these answers is taken, and none is asked for over and over.
 func TestIssuersThatLie(t *testing.T) {
 	key := rsaKey(t, 2048)
-	other := newOutside(t) // would say yes
+	other := newOutside(t) // would say yes, whoever's issuer it is asked for
+	yes := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { other.document(w, r.URL.Query().Get("for"), other.URL+"/keys") })
+	other.discovery.Store(&yes)
 	other.keys.Store(&jose.JSONWebKeySet{Keys: []jose.JSONWebKey{public("k1", key)}})
 	for name, answer := range map[string]func(o *outside, w http.ResponseWriter, r *http.Request){
 		"another's document": func(o *outside, w http.ResponseWriter, _ *http.Request) { o.document(w, other.URL, o.URL+"/keys") },
@@ -123,8 +125,8 @@ func TestIssuersThatLie(t *testing.T) {
 			o.document(w, o.URL, "http://127.0.0.1/keys")
 		},
 		"keys in a file": func(o *outside, w http.ResponseWriter, _ *http.Request) { o.document(w, o.URL, "file:///etc/passwd") },
-		"sent elsewhere": func(_ *outside, w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, other.URL+r.URL.Path, http.StatusFound)
+		"sent elsewhere": func(o *outside, w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, other.URL+r.URL.Path+"?for="+o.URL, http.StatusFound)
 		},
 		"sent in circles": func(o *outside, w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, o.URL+r.URL.Path, http.StatusFound)
