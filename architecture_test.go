@@ -52,6 +52,7 @@ var edges = map[string]string{
 	"compute":         "fault resource store reconcile machine node host arm metadata",
 	"managedidentity": "fault resource store arm",
 	"authorization":   "fault resource store arm rbac",
+	"pull":            "",
 	"why":             "fault dataplane ruleset netpolicy host",
 	"identity":        "fault resource store pki arm",
 	"registry":        "fault",
@@ -70,7 +71,7 @@ var edges = map[string]string{
 
 // http lists who may touch net/http: front doors, clients, the way between serve
 // and host, and the policy agent, which is a small client of its API server.
-const http = "metadata admission oidc arm identity registry guard client host netpolicy testcloud bench cmd"
+const http = "metadata admission oidc arm identity registry guard client host netpolicy pull testcloud bench cmd"
 
 func TestDependencyDirections(t *testing.T) {
 	for _, p := range packages(t) {

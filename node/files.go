@@ -107,9 +107,9 @@ func Files(c Config) ([]File, error) {
 	files = append(files, File{proxyKubeconfig, 0o600,
 		kubeconfig(c, map[string]any{"client-certificate": proxyCertPath, "client-key": proxyKeyPath})})
 	for path, document := range map[string]any{
-		KubeletConfigPath: kubeletConfig(c), ProxyConfigPath: proxyConfig(c), NetworkPath: podNetwork(c),
+		KubeletConfigPath: kubeletConfig(c), ProxyConfigPath: proxyConfig(c), NetworkPath: podNetwork(c), credentialsPath: credentials(c),
 	} {
-		if path == NetworkPath && c.Network.Plugin == "none" {
+		if path == NetworkPath && c.Network.Plugin == "none" || path == credentialsPath && c.Registry == "" {
 			continue
 		}
 		data, err := json.MarshalIndent(document, "", "  ")

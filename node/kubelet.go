@@ -5,8 +5,17 @@ package node
 import (
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strings"
+
+	"bastide.dev/netpolicy"
+)
+
+// The way in to the registry: kubelet's configuration, and what the program is called with.
+const (
+	credentialsPath = "/etc/kubernetes/credential-provider.json"
+	pullCommand     = "pull-credentials"
 )
 
 // kubeletConfig is a KubeletConfiguration. Figures without another reason are
@@ -100,10 +109,26 @@ func KubeletArgs(c Config) []string {
 		"--config=" + KubeletConfigPath, "--kubeconfig=" + KubeconfigPath, "--cert-dir=/var/lib/kubelet/pki",
 		"--hostname-override=" + c.Hostname, "--node-ip=" + c.Address.String(), "--node-labels=" + strings.Join(labels, ","),
 	}
+	if c.Registry != "" {
+		args = append(args, "--image-credential-provider-config="+credentialsPath, "--image-credential-provider-bin-dir="+path.Dir(netpolicy.ProgramPath))
+	}
 	if c.BootstrapToken != "" {
 		args = append(args, "--bootstrap-kubeconfig="+BootstrapPath)
 	}
 	return args
+}
+
+// credentials is the CredentialProviderConfig by which kubelet signs in to the
+// instance's registry as the identity that the node has (package pull).
+func credentials(c Config) map[string]any {
+	return map[string]any{
+		"apiVersion": "kubelet.config.k8s.io/v1", "kind": "CredentialProviderConfig",
+		"providers": []any{map[string]any{
+			"name": netpolicy.ProgramName, "apiVersion": "credentialprovider.kubelet.k8s.io/v1",
+			"matchImages": []string{c.Registry}, "defaultCacheDuration": "5m",
+			"args": []string{pullCommand, c.Registry, instanceCAPath},
+		}},
+	}
 }
 
 // ProxyArgs are kube-proxy's arguments.

@@ -2,8 +2,9 @@
 
 // Command bastide-netpolicy keeps network policies in a node's kernel: as
 // `agent` it is the node's policy agent, and called as CNI does, it is the
-// plugin that holds pods back until the agent is done. One binary for both, as
-// each of a machine's files is in its memory.
+// plugin that holds pods back until the agent is done. As `pull-credentials` it is
+// kubelet's way in to the instance's registry. One binary for all of it, as each
+// of a machine's files is in its memory.
 package main
 
 import (
@@ -20,6 +21,7 @@ import (
 	"bastide.dev/netpolicy/agent"
 	"bastide.dev/netpolicy/cni"
 	"bastide.dev/netpolicy/linux"
+	"bastide.dev/pull"
 )
 
 func main() { os.Exit(run(os.Args, os.Stderr)) }
@@ -27,6 +29,13 @@ func main() { os.Exit(run(os.Args, os.Stderr)) }
 func run(args []string, stderr io.Writer) int {
 	if os.Getenv("CNI_COMMAND") != "" {
 		cni.Main() // it exits itself after an error
+		return 0
+	}
+	if len(args) > 1 && args[1] == pull.Command {
+		if err := pull.Run(context.Background(), args[2:], os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(stderr, "bastide-netpolicy:", err)
+			return 1
+		}
 		return 0
 	}
 	if len(args) != 2 || args[1] != "agent" {
