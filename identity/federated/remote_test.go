@@ -116,7 +116,9 @@ func TestRotationAbroad(t *testing.T) {
 func TestIssuersThatLie(t *testing.T) {
 	key := rsaKey(t, 2048)
 	other := newOutside(t) // would say yes, whoever's issuer it is asked for
-	yes := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { other.document(w, r.URL.Query().Get("for"), other.URL+"/keys") })
+	yes := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		other.document(w, r.URL.Query().Get("for"), other.URL+"/keys")
+	})
 	other.discovery.Store(&yes)
 	other.keys.Store(&jose.JSONWebKeySet{Keys: []jose.JSONWebKey{public("k1", key)}})
 	for name, answer := range map[string]func(o *outside, w http.ResponseWriter, r *http.Request){
