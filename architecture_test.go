@@ -52,6 +52,7 @@ var edges = map[string]string{
 	"compute":         "fault resource store reconcile machine node host arm metadata",
 	"managedidentity": "fault resource store arm",
 	"authorization":   "fault resource store arm rbac",
+	"pim":             "fault resource store arm rbac",
 	"pull":            "",
 	"why":             "fault dataplane ruleset netpolicy host",
 	"identity":        "fault resource store pki arm",
