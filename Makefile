@@ -11,7 +11,7 @@ export GOTOOLCHAIN := local
 # What a bare Debian 12 lacks: a C compiler and libseccomp for runc, the node
 # image's maker, the kernel's tools, and the clients that the tests drive.
 PACKAGES := gcc libc6-dev libseccomp-dev pkg-config mmdebstrap nftables iproute2 conntrack \
-            iptables procps openssl ca-certificates curl openssh-client azure-cli busybox-static iperf3
+            iptables procps openssl ca-certificates curl openssh-client azure-cli busybox-static iperf3 chromium
 
 # What the first cluster needs; the other Kubernetes releases may follow.
 FIRST := kubernetes@1.36.3 etcd runtime coredns metrics-server cloud-controller-manager kubelogin pause web

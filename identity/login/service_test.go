@@ -3,10 +3,13 @@
 package login_test
 
 import (
+	"context"
+	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -29,6 +32,7 @@ import (
 type world struct {
 	url       string
 	ca        string // file
+	leaf      *x509.Certificate
 	directory *identity.Directory
 	first     identity.Bootstrapped
 	client    *http.Client
@@ -55,14 +59,24 @@ func (w *world) pass(d time.Duration) {
 	w.offset += d
 }
 
-func start(t *testing.T) *world {
+func start(t testing.TB) *world {
+	t.Helper()
+	return startAs(t, "127.0.0.1")
+}
+
+// startAs gives the service a name, which passkeys need.
+func startAs(t testing.TB, name string) *world {
 	t.Helper()
 	server := httptest.NewUnstartedServer(nil)
-	w := &world{url: "https://" + server.Listener.Addr().String()}
+	address := server.Listener.Addr().String()
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{url: "https://" + net.JoinHostPort(name, port)}
 	quiet := slog.New(slog.DiscardHandler)
 	s := memory.New(0)
 	w.store = s
-	var err error
 	if w.directory, err = identity.New(identity.Config{Store: s, Log: quiet, Now: w.now,
 		Endpoints: identity.Endpoints{Authority: w.url, ResourceManager: w.url, Graph: w.url + "/graph"}}); err != nil {
 		t.Fatal(err)
@@ -87,6 +101,14 @@ func start(t *testing.T) *world {
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	w.client = server.Client()
+	transport, ok := w.client.Transport.(*http.Transport)
+	if !ok {
+		t.Fatalf("a transport of type %T", w.client.Transport)
+	}
+	transport.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}
+	w.leaf = server.Certificate()
 	w.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	w.ca = filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(w.ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
@@ -115,7 +137,7 @@ func (w *world) guarded(rw http.ResponseWriter, r *http.Request, value any) {
 }
 
 // post sends a form and returns status and decoded answer.
-func (w *world) post(t *testing.T, path string, form url.Values) (int, map[string]any) {
+func (w *world) post(t testing.TB, path string, form url.Values) (int, map[string]any) {
 	t.Helper()
 	answer, err := w.client.PostForm(w.url+path, form)
 	if err != nil {
@@ -124,7 +146,7 @@ func (w *world) post(t *testing.T, path string, form url.Values) (int, map[strin
 	return decode(t, answer)
 }
 
-func decode(t *testing.T, answer *http.Response) (int, map[string]any) {
+func decode(t testing.TB, answer *http.Response) (int, map[string]any) {
 	t.Helper()
 	defer func() { _ = answer.Body.Close() }()
 	data, err := io.ReadAll(answer.Body)
