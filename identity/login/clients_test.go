@@ -5,14 +5,17 @@ package login_test
 import (
 	"bufio"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/cloud"
@@ -159,5 +162,65 @@ func TestSDKCredentials(t *testing.T) {
 		if p, err := w.directory.Authenticate(t.Context(), token.Token); err != nil || p.Name != name {
 			t.Errorf("%+v %v", p, err)
 		}
+	}
+}
+
+// TestEachCredentialOfTheSDK buys a token with every credential of azidentity
+// that needs neither a machine's metadata nor a person's own browser.
+func TestEachCredentialOfTheSDK(t *testing.T) {
+	w := start(t)
+	options := policy.ClientOptions{Transport: w.client, Cloud: cloud.Configuration{ActiveDirectoryAuthorityHost: w.url + "/"}}
+	tenant, client := w.first.Tenant.ID, w.first.ClientID
+	certificate, key := w.certificate(t, time.Now().Add(time.Hour))
+	w.federated = w.assertion(t, certificate, key, func(s *signed) { s.claims["iss"] = "https://issuer.example" })
+	tokenFile := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(tokenFile, []byte(w.federated), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	api, _, secret := w.api(t)
+	for _, consent := range [][3]string{{identity.AppCLI, api.AppID, "Orders.Read"}, {api.AppID, identity.AppResourceManager, "user_impersonation"}} {
+		if err := w.directory.Consent(t.Context(), "", consent[0], consent[1], consent[2:]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, incoming := w.post(t, "/common/oauth2/v2.0/token", with(w.userForm(), "scope", "api://orders.bastide.test/Orders.Read"))
+	assertion := func(context.Context) (string, error) { return w.federated, nil }
+	for name, c := range map[string]struct {
+		make func() (azcore.TokenCredential, error)
+		who  string
+	}{
+		"certificate": {func() (azcore.TokenCredential, error) {
+			return azidentity.NewClientCertificateCredential(tenant, client, []*x509.Certificate{certificate}, key, &azidentity.ClientCertificateCredentialOptions{ClientOptions: options, DisableInstanceDiscovery: true})
+		}, client},
+		"certificate with its chain": {func() (azcore.TokenCredential, error) {
+			return azidentity.NewClientCertificateCredential(tenant, client, []*x509.Certificate{certificate}, key, &azidentity.ClientCertificateCredentialOptions{ClientOptions: options, DisableInstanceDiscovery: true, SendCertificateChain: true})
+		}, client},
+		"assertion": {func() (azcore.TokenCredential, error) {
+			return azidentity.NewClientAssertionCredential(tenant, client, assertion, &azidentity.ClientAssertionCredentialOptions{ClientOptions: options, DisableInstanceDiscovery: true})
+		}, client},
+		"workload identity": {func() (azcore.TokenCredential, error) {
+			return azidentity.NewWorkloadIdentityCredential(&azidentity.WorkloadIdentityCredentialOptions{ClientOptions: options, DisableInstanceDiscovery: true, TenantID: tenant, ClientID: client, TokenFilePath: tokenFile})
+		}, client},
+		"name and password": {func() (azcore.TokenCredential, error) {
+			//nolint:staticcheck // deprecated, and still what people's scripts have
+			return azidentity.NewUsernamePasswordCredential(tenant, identity.AppCLI, w.first.Administrator, w.first.Password, &azidentity.UsernamePasswordCredentialOptions{ClientOptions: options, DisableInstanceDiscovery: true})
+		}, w.first.Administrator},
+		"on behalf of": {func() (azcore.TokenCredential, error) {
+			return azidentity.NewOnBehalfOfCredentialWithSecret(tenant, api.AppID, incoming["access_token"].(string), secret, &azidentity.OnBehalfOfCredentialOptions{ClientOptions: options, DisableInstanceDiscovery: true})
+		}, w.first.Administrator},
+	} {
+		t.Run(name, func(t *testing.T) {
+			credential, err := c.make()
+			if err != nil {
+				t.Fatal(err)
+			}
+			token, err := credential.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{w.url + "/.default"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if claims := claimsOf(t, token.Token); claims.UPN != c.who && claims.AppID != c.who {
+				t.Errorf("%+v", claims)
+			}
+		})
 	}
 }

@@ -89,6 +89,7 @@ func (s *Service) routes() {
 		s.mux.HandleFunc("POST /{tenant}/oauth2"+segment+"/logout", s.inTenant(version, s.logout))
 	}
 	s.mux.HandleFunc("GET /common/userrealm/{user}", s.userRealm)
+	s.mux.HandleFunc("GET /common/UserRealm/{user}", s.userRealm) // as MSAL for Go writes it
 	s.mux.HandleFunc("GET /common/discovery/instance", s.instance)
 	s.mux.HandleFunc("GET /device", s.devicePage)
 	s.mux.HandleFunc("POST /device", s.devicePage)
