@@ -47,7 +47,7 @@ func (d *Directory) checkApplication(a Application, had []string) []*fault.Error
 	problems = append(problems, checkRedirects("publicClient.redirectUris", a.RedirectURIs, true)...)
 	problems = append(problems, checkPermissions(a)...)
 	problems = append(problems, checkFederated(a.Federated)...)
-	if !slices.Contains([]string{"", "None", "SecurityGroup", "All", "ApplicationGroup", "DirectoryRole"}, a.GroupClaims) {
+	if !slices.Contains([]string{"", "None", "SecurityGroup", "All"}, a.GroupClaims) {
 		problems = append(problems, badValue("groupMembershipClaims", "The groupMembershipClaims '%s' are not None, SecurityGroup or All.", printable(a.GroupClaims)))
 	}
 	return append(problems, checkCredentials(a.Secrets, a.Certificates)...)

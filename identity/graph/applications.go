@@ -307,10 +307,10 @@ func (r *request) seesApplication(appID string, owners []string) bool {
 // keyed is the value of a path's key such as appId='ID'; "" when it isn't one.
 func keyed(segment, name string) string {
 	key, value, found := strings.Cut(segment, "=")
-	if !found || !strings.EqualFold(key, name) || len(value) < 2 || value[0] != '\'' || value[len(value)-1] != '\'' {
+	if !found || !strings.EqualFold(key, name) {
 		return ""
 	}
-	return value[1 : len(value)-1]
+	return strings.Trim(value, "'") // some clients leave the quotes out
 }
 
 // applicationOf finds the application of a path, by object id or (appId='ID').

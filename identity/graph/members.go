@@ -146,6 +146,26 @@ func (s *Service) related(name string) answerer {
 	}
 }
 
+// relatedOne answers one reference of a navigation property, if it is there.
+func (s *Service) relatedOne(name string) answerer {
+	return func(r *request) (any, error) {
+		v, err := s.subject(r)
+		if err != nil {
+			return nil, err
+		}
+		if err := r.mayRead(areaOf(v)); err != nil {
+			return nil, err
+		}
+		for _, i := range s.relatives(r, v, name) {
+			id, _ := i.get("id")
+			if text, _ := id.(string); strings.EqualFold(text, r.PathValue("other")) {
+				return object{"@odata.context": s.context("$ref"), "@odata.id": s.directory.Endpoints().Graph + "/v1.0/directoryObjects/" + text, "@odata.type": typeOf(i), "id": text}, nil
+			}
+		}
+		return nil, missing(r.PathValue("other"))
+	}
+}
+
 func (s *Service) relatives(r *request, v any, name string) []item {
 	id := idOf(v)
 	switch name {

@@ -116,6 +116,18 @@ func (s *Service) roleMembers(r *request) (any, error) {
 	return s.collection(r, "directoryObjects", found)
 }
 
+func (s *Service) roleMember(r *request) (any, error) {
+	role, err := s.roleOf(r)
+	if err != nil {
+		return nil, err
+	}
+	id := strings.ToLower(r.PathValue("other"))
+	if !s.directory.HoldsRole(id, role.ID) {
+		return nil, missing(id)
+	}
+	return object{"@odata.context": s.context("$ref"), "@odata.id": s.directory.Endpoints().Graph + "/v1.0/directoryObjects/" + id, "id": id}, nil
+}
+
 func (s *Service) addRoleMember(r *request) (any, error) {
 	if err := allow(r.may.highest()); err != nil {
 		return nil, err

@@ -113,6 +113,7 @@ func (s *Service) ownerRoutes(under string) map[string]answerer {
 		"GET " + under + "/owners/$count":          s.related("owners"),
 		"GET " + under + "/owners/{type}":          s.related("owners"),
 		"POST " + under + "/owners/$ref":           s.addOwner,
+		"GET " + under + "/owners/{other}/$ref":    s.relatedOne("owners"),
 		"DELETE " + under + "/owners/{other}/$ref": s.removeOwner,
 	}
 }
@@ -131,6 +132,7 @@ func (s *Service) groupRoutes() map[string]answerer {
 		"GET " + under + "/members/$count":                s.related("members"),
 		"GET " + under + "/members/{type}":                s.related("members"),
 		"POST " + under + "/members/$ref":                 s.addMember,
+		"GET " + under + "/members/{other}/$ref":          s.relatedOne("members"),
 		"DELETE " + under + "/members/{other}/$ref":       s.removeMember,
 		"GET " + under + "/transitiveMembers":             s.related("transitiveMembers"),
 		"GET " + under + "/transitiveMembers/$count":      s.related("transitiveMembers"),
@@ -211,6 +213,7 @@ func (s *Service) roleRoutes() map[string]answerer {
 		"GET " + roles + "/{id}/members/{type}":          s.roleMembers,
 		"POST " + roles + "/{id}/members/$ref":           s.addRoleMember,
 		"DELETE " + roles + "/{id}/members/{other}/$ref": s.removeRoleMember,
+		"GET " + roles + "/{id}/members/{other}/$ref":    s.roleMember,
 		"GET /v1.0/directoryRoleTemplates":               s.roleList("directoryRoleTemplates", template),
 		"GET /v1.0/directoryRoleTemplates/{id}":          s.roleOne("directoryRoleTemplates", template),
 		"GET " + management + "/roleDefinitions":         s.roleList("roleManagement/directory/roleDefinitions", definition),
