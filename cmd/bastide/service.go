@@ -29,6 +29,7 @@ import (
 	"bastide.dev/network"
 	"bastide.dev/nodeimage"
 	"bastide.dev/oidc"
+	"bastide.dev/pim"
 	"bastide.dev/rbac"
 	"bastide.dev/reconcile"
 	"bastide.dev/registry"
@@ -70,6 +71,7 @@ type service struct {
 	cache     *cache.Store
 	directory *identity.Directory
 	roles     *authorization.Provider
+	pim       *pim.Provider
 	signIns   *signin.Service
 	login     *login.Service
 	issuers   *oidc.Service
@@ -109,6 +111,9 @@ func (s *service) wire(keys keyring, log *slog.Logger) (err error) {
 	}
 	if s.roles, err = newRoles(s, log); err != nil {
 		return fmt.Errorf("roles: %w", err)
+	}
+	if s.pim, err = newPIM(s, log); err != nil {
+		return fmt.Errorf("privileged identities: %w", err)
 	}
 	issuers, federation, err := newFederation(s, keys, log)
 	if err != nil {
@@ -152,6 +157,7 @@ func (s *service) addTo(g *reconcile.Group) {
 	g.Add("read cache", s.cache.Run)
 	g.Add("directory", s.directory.Run)
 	g.Add("roles", s.roles.Run)
+	g.Add("privileged identities", s.pim.Run)
 	g.Add("sign-ins", s.signIns.Run)
 	g.Add("login", s.login.Run)
 	g.Add("networks", s.networks.Run)
@@ -300,7 +306,8 @@ func (r registryIdentity) MayWrite(ctx context.Context, who registry.Subject) er
 
 func newFront(s *service, log *slog.Logger) (*arm.Handler, error) {
 	in := s.in
-	providers := append(s.networks.ARM(), s.machines.ARM(), s.clusters.ARM(), s.managed.ARM(), newDiagnostics(in, s.store, s.networks))
+	providers := append(s.networks.ARM(), s.machines.ARM(), s.clusters.ARM(), s.managed.ARM(), newDiagnostics(in, s.store, s.networks),
+		arm.Provider{Namespace: pim.Namespace, Types: s.pim.Types()})
 	return arm.New(arm.Config{
 		Store: s.store, Authenticator: armIdentity{s.directory}, Authorizer: armAccess{s.roles}, Committed: s.roles.Committed, Logger: log,
 		Providers:     append(providers, s.roles.ARM(providers)...),
