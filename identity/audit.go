@@ -290,7 +290,7 @@ func (d *Directory) AuditLog(ctx context.Context) ([]AuditEntry, error) {
 // sweepAudit keeps the log below its age and number until ctx ends.
 func (d *Directory) sweepAudit(ctx context.Context, log *slog.Logger) error {
 	for ctx.Err() == nil {
-		if err := d.sweepAuditOnce(ctx); err != nil && ctx.Err() == nil {
+		if err := d.SweepAudit(ctx); err != nil && ctx.Err() == nil {
 			log.Error("audit log not swept", "error", err)
 		}
 		pause(ctx, auditSweep)
@@ -298,7 +298,8 @@ func (d *Directory) sweepAudit(ctx context.Context, log *slog.Logger) error {
 	return nil
 }
 
-func (d *Directory) sweepAuditOnce(ctx context.Context) error {
+// SweepAudit removes what is older, or more, than the log keeps. Run does it.
+func (d *Directory) SweepAudit(ctx context.Context) error {
 	records, _, err := d.config.Store.List(ctx, auditPrefix)
 	if err != nil {
 		return fmt.Errorf("list audit log: %w", err)
