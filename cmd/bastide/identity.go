@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -98,13 +99,39 @@ func shown(text string) string {
 	}, text)
 }
 
-// endedPrincipals are warnings of clusters whose service principal is no good any more.
-func endedPrincipals(clusters []clusterView) []string {
+// principalWarnings are warnings of clusters whose service principal is no good
+// any more, or has no secret that is good for long. Which of several secrets a
+// cluster has, the directory doesn't show.
+func principalWarnings(clusters []clusterView, applications []applicationView, now time.Time) []string {
 	var warnings []string
 	for _, c := range clusters {
 		if problem := c.Properties.Status.ProvisioningError.Message; problem != "" {
 			warnings = append(warnings, fmt.Sprintf("cluster %s: %s", c.Name, problem))
+			continue
+		}
+		for _, a := range applications {
+			if !strings.EqualFold(a.AppID, c.Properties.Principal.ClientID) {
+				continue
+			}
+			var end time.Time
+			for _, s := range a.Secrets {
+				if s.End.After(end) {
+					end = s.End
+				}
+			}
+			if !end.IsZero() && end.Sub(now) < soonEnds {
+				warnings = append(warnings, fmt.Sprintf("cluster %s: the secrets of its service principal %s expire, the last on %s. Give it another: az aks update-credentials -g %s -n %s --reset-service-principal",
+					c.Name, a.AppID, day(end), groupOf(c.ID), c.Name))
+			}
 		}
 	}
 	return warnings
+}
+
+// withPrincipals tells whether any cluster acts as a service principal.
+func withPrincipals(clusters []clusterView) bool {
+	return slices.ContainsFunc(clusters, func(c clusterView) bool {
+		id := c.Properties.Principal.ClientID
+		return id != "" && id != "msi"
+	})
 }

@@ -91,3 +91,23 @@ func TestNamesAreShownPlainly(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+func TestPrincipalWarnings(t *testing.T) {
+	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	clusters := make([]clusterView, 4)
+	for i, id := range []string{"long", "soon", "msi", "gone"} {
+		clusters[i].Name, clusters[i].ID, clusters[i].Properties.Principal.ClientID = id, cluster1, id
+	}
+	clusters[3].Properties.Status.ProvisioningError.Message = "It is gone."
+	applications := []applicationView{
+		{AppID: "long", Secrets: []credentialView{{End: now.AddDate(0, 0, 3)}, {End: now.AddDate(1, 0, 0)}}},
+		{AppID: "SOON", Secrets: []credentialView{{End: now.AddDate(0, 0, 29)}, {End: now.AddDate(0, 0, -3)}}},
+	}
+	got := principalWarnings(clusters, applications, now)
+	if len(got) != 2 || !strings.Contains(got[0], "soon") || !strings.Contains(got[0], "2026-12-20") || got[1] != "cluster gone: It is gone." {
+		t.Errorf("%q", got)
+	}
+	if !withPrincipals(clusters) || withPrincipals(clusters[2:3]) {
+		t.Error("which clusters act as a service principal")
+	}
+}

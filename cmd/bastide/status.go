@@ -64,13 +64,13 @@ func readStatus(ctx context.Context, in *instance.Instance) statusView {
 	if !view.Running {
 		return view
 	}
-	clusters, err := readClusters(ctx, in)
+	clusters, applications, err := readClusters(ctx, in)
 	if err != nil {
 		view.Problem = err.Error()
 		return view
 	}
 	view.Clusters = clusters
-	view.Warnings = append(view.Warnings, endedPrincipals(clusters)...)
+	view.Warnings = append(view.Warnings, principalWarnings(clusters, applications, time.Now())...)
 	view.Warnings = append(view.Warnings, lockedOut(in.FrontDoor(), clusters)...)
 	failed, err := failedSignIns(ctx, in)
 	if err != nil {
@@ -80,22 +80,28 @@ func readStatus(ctx context.Context, in *instance.Instance) statusView {
 	return view
 }
 
-func readClusters(ctx context.Context, in *instance.Instance) ([]clusterView, error) {
+// readClusters lists the clusters and, when any acts as one, the applications.
+func readClusters(ctx context.Context, in *instance.Instance) ([]clusterView, []applicationView, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	description, err := client.LoadInstance(in.StateDir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	secrets, err := client.LoadSecrets(in.StateDir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	c, err := client.New(client.Config{Instance: description, Secrets: secrets})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return client.List[clusterView](ctx, c, "/subscriptions/"+in.Subscription+"/providers/Microsoft.ContainerService/managedClusters", aksVersion)
+	clusters, err := client.List[clusterView](ctx, c, "/subscriptions/"+in.Subscription+"/providers/Microsoft.ContainerService/managedClusters", aksVersion)
+	if err != nil || !withPrincipals(clusters) {
+		return clusters, nil, err
+	}
+	applications, err := client.GraphList[applicationView](ctx, c, "/v1.0/applications")
+	return clusters, applications, err
 }
 
 // serviceStatus looks at the processes themselves: it is right also when

@@ -357,7 +357,7 @@ func named(in *instance.Instance) error {
 
 // bringBack waits until the clusters that should run answer again.
 func bringBack(ctx context.Context, in *instance.Instance, p *progress) error {
-	all, err := readClusters(ctx, in)
+	all, _, err := readClusters(ctx, in)
 	if err != nil {
 		return daemonTrouble(in, err)
 	}
