@@ -272,7 +272,12 @@ func bounded(v json.RawMessage) json.RawMessage {
 
 // AuditLog lists the log, the newest first.
 func (d *Directory) AuditLog(ctx context.Context) ([]AuditEntry, error) {
-	records, _, err := d.config.Store.List(ctx, auditPrefix)
+	return ReadAudit(ctx, d.config.Store)
+}
+
+// ReadAudit reads the log of a directory that runs elsewhere.
+func ReadAudit(ctx context.Context, from store.Store) ([]AuditEntry, error) {
+	records, _, err := from.List(ctx, auditPrefix)
 	if err != nil {
 		return nil, fmt.Errorf("list audit log: %w", err)
 	}

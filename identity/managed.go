@@ -82,11 +82,16 @@ func (d *Directory) PlanDeletion(ctx context.Context, principalID string) ([]sto
 	if err != nil {
 		return nil, err
 	}
-	return []store.Change{
+	// Its memberships, directory roles and app roles end with it.
+	references, err := d.ReferenceChanges(ctx, sp.ID)
+	if err != nil {
+		return nil, err
+	}
+	return append([]store.Change{
 		{Key: record.Key, Revision: record.Revision},
 		{Key: marks + strings.ToLower(sp.ResourceID), Revision: store.Any},
 		{Key: platformSecrets + sp.ID, Revision: store.Any},
-	}, nil
+	}, references...), nil
 }
 
 // PlanFederated is the change of the credentials of other issuers that a managed

@@ -104,9 +104,8 @@ func canonical(path string) string {
 
 type request struct {
 	*http.Request
-	who  identity.Principal
-	may  authority
-	body map[string]json.RawMessage // readBody's
+	who identity.Principal
+	may authority
 }
 
 // answerer answers with a value (200), created (201), plain text, or nil (204).

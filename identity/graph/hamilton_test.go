@@ -70,7 +70,7 @@ func TestHamilton(t *testing.T) {
 	if ok(status, err); len(*members) != 1 || (*members)[0] != *user.ID {
 		t.Errorf("%v", *members)
 	}
-	app, status, err := apps.Create(ctx, msgraph.Application{DisplayName: new("site"), Owners: &msgraph.Owners{owner}, SignInAudience: (*msgraph.SignInAudience)(new("AzureADMyOrg")),
+	app, status, err := apps.Create(ctx, msgraph.Application{DisplayName: new("site"), Owners: &msgraph.Owners{owner}, SignInAudience: new("AzureADMyOrg"),
 		Web: &msgraph.ApplicationWeb{RedirectUris: &[]string{"https://site.test/"}, ImplicitGrantSettings: &msgraph.ImplicitGrantSettings{}}, Api: &msgraph.ApplicationApi{}})
 	ok(status, err)
 	secret, status, err := apps.AddPassword(ctx, *app.ID, msgraph.PasswordCredential{DisplayName: new("one")})
@@ -96,7 +96,7 @@ func TestHamilton(t *testing.T) {
 	graph := (*graphs)[0]
 	_, status, err = assigned.Assign(ctx, *sp.ID, *graph.ID, "df021288-bdef-4463-88db-98f22de89214")
 	ok(status, err)
-	grant, status, err := grants.Create(ctx, msgraph.DelegatedPermissionGrant{ClientId: sp.ID, ResourceId: graph.ID, ConsentType: (*msgraph.DelegatedPermissionGrantConsentType)(new("AllPrincipals")), Scopes: &[]string{"openid", "User.Read"}})
+	grant, status, err := grants.Create(ctx, msgraph.DelegatedPermissionGrant{ClientId: sp.ID, ResourceId: graph.ID, ConsentType: new("AllPrincipals"), Scopes: &[]string{"openid", "User.Read"}})
 	ok(status, err)
 	status, err = grants.Delete(ctx, *grant.Id)
 	ok(status, err)
