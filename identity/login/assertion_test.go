@@ -6,7 +6,7 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha1" //nolint:gosec // x5t is a SHA-1 thumbprint by definition
+	"crypto/sha1" // x5t is a SHA-1 thumbprint by definition
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
@@ -40,7 +40,7 @@ func (w *world) certificate(t *testing.T, ends time.Time) (*x509.Certificate, *r
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum1, sum256 := sha1.Sum(der), sha256.Sum256(der) //nolint:gosec // as above
+	sum1, sum256 := sha1.Sum(der), sha256.Sum256(der)
 	sp, err := w.directory.ServicePrincipal(t.Context(), w.first.PrincipalID)
 	if err != nil {
 		t.Fatal(err)
@@ -92,7 +92,7 @@ func TestCertificateAssertion(t *testing.T) {
 	w := start(t)
 	certificate, key := w.certificate(t, time.Now().Add(time.Hour))
 	path := "/" + w.first.Tenant.ID + "/oauth2/v2.0/token"
-	sum := sha1.Sum(certificate.Raw) //nolint:gosec // as above
+	sum := sha1.Sum(certificate.Raw)
 	for name, change := range map[string]func(*signed){
 		"PS256":     nil,
 		"RS256":     func(s *signed) { s.algorithm = jose.RS256 },

@@ -71,7 +71,7 @@ func (w *world) typed() chromedp.Action[chromedp.Void] {
 		press("password"))
 }
 
-func do(t *testing.T, ctx context.Context, what string, actions ...chromedp.Action[chromedp.Void]) {
+func do(ctx context.Context, t *testing.T, what string, actions ...chromedp.Action[chromedp.Void]) {
 	t.Helper()
 	limited, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -110,7 +110,7 @@ func authenticator() chromedp.Action[chromedp.Void] {
 }
 
 // read is what an action finds out.
-func read[T any](t *testing.T, ctx context.Context, action chromedp.Action[T]) T {
+func read[T any](ctx context.Context, t *testing.T, action chromedp.Action[T]) T {
 	t.Helper()
 	limited, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -131,30 +131,30 @@ func TestInABrowser(t *testing.T) {
 	path := w.url + w.authorizePath("redirect_uri", redirect)
 
 	w.policy(needMFA)
-	do(t, ctx, "password", chromedp.Navigate(path), w.typed())
-	do(t, ctx, "authenticator app", press("begin:confirm"), chromedp.WaitVisible(chromedp.CSS("img")))
-	secret := read(t, ctx, chromedp.Text(chromedp.CSS("#secret")))
-	if width := read(t, ctx, chromedp.Evaluate[int](`document.querySelector("img").naturalWidth`)); width != 240 {
+	do(ctx, t, "password", chromedp.Navigate(path), w.typed())
+	do(ctx, t, "authenticator app", press("begin:confirm"), chromedp.WaitVisible(chromedp.CSS("img")))
+	secret := read(ctx, t, chromedp.Text(chromedp.CSS("#secret")))
+	if width := read(ctx, t, chromedp.Evaluate[int](`document.querySelector("img").naturalWidth`)); width != 240 {
 		t.Errorf("the QR code is %d pixels wide: does the policy of the page let it through?", width)
 	}
-	do(t, ctx, "first code", chromedp.SendKeys(chromedp.CSS(`input[name="code"]`), w.otp(t, secret)), press("confirm"), chromedp.WaitVisible(chromedp.CSS("#arrived")))
+	do(ctx, t, "first code", chromedp.SendKeys(chromedp.CSS(`input[name="code"]`), w.otp(t, secret)), press("confirm"), chromedp.WaitVisible(chromedp.CSS("#arrived")))
 	if c := w.arrived(t, redirect, got); !slices.Equal(c.AMR, []string{"pwd", "otp", "mfa"}) {
 		t.Errorf("amr %v", c.AMR)
 	}
 
-	do(t, ctx, "passkey", chromedp.Navigate(w.url+"/security"), press("begin:register"),
+	do(ctx, t, "passkey", chromedp.Navigate(w.url+"/security"), press("begin:register"),
 		chromedp.Click(chromedp.CSS(`form[data-options] button`)), chromedp.WaitVisible(chromedp.Search(`//p[contains(., "Passkey, since")]`)))
 	w.pass(time.Minute) // the code of this minute was used
-	do(t, ctx, "other account", chromedp.Navigate(path+"&prompt=select_account"), press("other"))
-	do(t, ctx, "passkey alone", press("begin:passkey"), chromedp.Click(chromedp.CSS(`form[data-options] button`)), chromedp.WaitVisible(chromedp.CSS("#arrived")))
+	do(ctx, t, "other account", chromedp.Navigate(path+"&prompt=select_account"), press("other"))
+	do(ctx, t, "passkey alone", press("begin:passkey"), chromedp.Click(chromedp.CSS(`form[data-options] button`)), chromedp.WaitVisible(chromedp.CSS("#arrived")))
 	if c := w.arrived(t, redirect, got); !slices.Equal(c.AMR, []string{"fido", "mfa"}) || c.UPN != w.first.Administrator {
 		t.Errorf("amr %v of %s", c.AMR, c.UPN)
 	}
 
 	// Only a passkey will do, after a password.
 	w.policy(func(identity.SignIn) identity.Verdict { return identity.Verdict{NeedsMFA: true, NeedsPasskey: true} })
-	do(t, ctx, "password first", chromedp.Navigate(path+"&prompt=login"), w.typed())
-	do(t, ctx, "passkey second", press("begin:factor"), chromedp.Click(chromedp.CSS(`form[data-options] button`)), chromedp.WaitVisible(chromedp.CSS("#arrived")))
+	do(ctx, t, "password first", chromedp.Navigate(path+"&prompt=login"), w.typed())
+	do(ctx, t, "passkey second", press("begin:factor"), chromedp.Click(chromedp.CSS(`form[data-options] button`)), chromedp.WaitVisible(chromedp.CSS("#arrived")))
 	if c := w.arrived(t, redirect, got); !slices.Contains(c.AMR, "fido") || !slices.Contains(c.AMR, "pwd") {
 		t.Errorf("amr %v", c.AMR)
 	}
@@ -167,13 +167,13 @@ func TestConsentInABrowser(t *testing.T) {
 	redirect, got := here(t)
 	app, _, secret := w.registered(t, identity.Application{DisplayName: "shop", WebRedirectURIs: []string{redirect}})
 	ctx := w.chromium(t)
-	do(t, ctx, "consent", chromedp.Navigate(w.url+w.webPath(app, "response_mode", "form_post", "redirect_uri", redirect)), w.typed(),
+	do(ctx, t, "consent", chromedp.Navigate(w.url+w.webPath(app, "response_mode", "form_post", "redirect_uri", redirect)), w.typed(),
 		chromedp.WaitVisible(chromedp.Search(`//li[contains(., "Read your orders")]`)), press("consent"), chromedp.WaitVisible(chromedp.Search(`//h1[.="Continue"]`)))
-	code := read(t, ctx, chromedp.Evaluate[string](`document.querySelector("input[name=code]").value`))
+	code := read(ctx, t, chromedp.Evaluate[string](`document.querySelector("input[name=code]").value`))
 	status, answer := w.redeem(t, code, "client_id", app.AppID, "client_secret", secret, "redirect_uri", redirect, "code_verifier", "")
 	if status != http.StatusOK || claimsOf(t, answer["access_token"]).Scope != "Orders.Read" {
 		t.Errorf("%d %v", status, answer)
 	}
-	do(t, ctx, "posted to the application", chromedp.Click(chromedp.CSS("main button")), chromedp.WaitVisible(chromedp.CSS("#arrived")))
+	do(ctx, t, "posted to the application", chromedp.Click(chromedp.CSS("main button")), chromedp.WaitVisible(chromedp.CSS("#arrived")))
 	<-got
 }

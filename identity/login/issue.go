@@ -28,11 +28,6 @@ type proof struct {
 	Flow    identity.Flow `json:"flow"`              // that it began with
 }
 
-func (p proof) has(method string) bool { return slices.Contains(p.Methods, method) }
-
-// mfa are the methods that stand for two factors.
-func (p proof) mfa() bool { return p.has(identity.MethodMFA) }
-
 // grantee is a person to whom a token is about to be issued, through a client.
 type grantee struct {
 	proof
