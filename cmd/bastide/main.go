@@ -44,7 +44,7 @@ func exitCode(err error, stderr io.Writer) int {
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.Is(err, errUnreachable):
+	case errors.Is(err, errUnreachable), errors.Is(err, errDenied):
 		return exitFailed // an answer, not an error
 	}
 	printError(stderr, err)
@@ -113,7 +113,7 @@ Exit codes: 0 done; 1 failed; 2 wrong call or setting, nothing was done; 3 not f
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		newUp(g), newDown(g), newClean(g), newStatus(g), newEnv(g),
-		newWhy(g), newNSG(g), newTags(g), newOutside(g), newIdentity(g),
+		newWhy(g), newWhoCan(g), newAccess(g), newNSG(g), newTags(g), newOutside(g), newIdentity(g),
 		newSignIns(g), newConditionalAccess(g),
 		newBundle(g), newImage(g), newPolicy(), newDrill(g),
 		newDaemon(g), newServe(g), newHost(g),
