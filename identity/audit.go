@@ -27,9 +27,12 @@ const (
 	CategoryRole        = "RoleManagement"
 )
 
+// AuditPrefix is where the audit log is kept.
+const AuditPrefix = "identity-audit/"
+
 // The audit log stands outside of the watched prefix, in the order of time.
 const (
-	auditPrefix = "identity-audit/"
+	auditPrefix = AuditPrefix
 	auditAge    = 30 * 24 * time.Hour
 	auditMost   = 10_000
 	auditSweep  = 10 * time.Minute
