@@ -280,6 +280,34 @@ func TestConcurrentUse(t *testing.T) {
 	wait.Wait()
 }
 
+// TestQuestionsFromWithin asks the table while it lists, with writers waiting: a
+// read lock taken twice would stand still.
+func TestQuestionsFromWithin(t *testing.T) {
+	table := rbac.NewTable()
+	for n := range 50 {
+		table.Put(assigned(n, "p", rbac.ReaderRole, fmt.Sprint(rg1, n)))
+	}
+	stop, writer := make(chan struct{}), sync.WaitGroup{}
+	writer.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				table.SetParents(map[string]string{sub: "/"})
+			}
+		}
+	})
+	for range 200 {
+		found := table.Assignments(func(a *rbac.Assignment) bool { return table.Covers(a.Scope, sub) && table.Definition(a.Role) != nil })
+		if len(found) != 50 {
+			t.Errorf("%d found", len(found))
+		}
+	}
+	close(stop)
+	writer.Wait()
+}
+
 // large is a table of 10,000 assignments.
 func large() (*rbac.Table, rbac.Subject) {
 	table := rbac.NewTable()

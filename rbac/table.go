@@ -155,17 +155,24 @@ func (t *Table) Assignment(id string) *Assignment {
 	return nil
 }
 
-// Assignments lists those that keep wants, by id; nil keeps all.
+// Assignments lists those that keep wants, by id; nil keeps all. keep may ask
+// the table: it is called when nothing is locked.
 func (t *Table) Assignments(keep func(*Assignment) bool) []*Assignment {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	var found []*Assignment
-	for e := range maps.Values(t.entries) {
-		if keep == nil || keep(e.Assignment) {
-			found = append(found, e.Assignment)
-		}
+	found := t.all()
+	if keep != nil {
+		found = slices.DeleteFunc(found, func(a *Assignment) bool { return !keep(a) })
 	}
 	slices.SortFunc(found, func(a, b *Assignment) int { return strings.Compare(a.ID, b.ID) })
+	return found
+}
+
+func (t *Table) all() []*Assignment {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	found := make([]*Assignment, 0, len(t.entries))
+	for e := range maps.Values(t.entries) {
+		found = append(found, e.Assignment)
+	}
 	return found
 }
 
