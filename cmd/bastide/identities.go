@@ -5,8 +5,11 @@ package main
 import (
 	"context"
 
+	"bastide.dev/arm"
+	"bastide.dev/fault"
 	"bastide.dev/identity"
 	"bastide.dev/managedidentity"
+	"bastide.dev/resource"
 	"bastide.dev/store"
 )
 
@@ -47,4 +50,19 @@ func (d identityDirectory) Identity(ctx context.Context, resourceID string) (man
 
 func newIdentities(s *service) (*managedidentity.Provider, error) {
 	return managedidentity.New(managedidentity.Config{Store: s.store, Directory: identityDirectory{s.directory}, Tenant: s.in.Tenant, Location: s.in.Location})
+}
+
+// resourceGone tells the directory that a managed identity has outlived its resource.
+func resourceGone(s store.Store) func(context.Context, string) (bool, error) {
+	return func(ctx context.Context, text string) (bool, error) {
+		id, err := resource.ParseID(text)
+		if err != nil {
+			return false, err
+		}
+		_, err = arm.GetDocument(ctx, s, id)
+		if fault.Is(err, fault.NotFound) {
+			return true, nil
+		}
+		return false, err
+	}
 }

@@ -126,7 +126,7 @@ func (s *service) wire(keys keyring, log *slog.Logger) (err error) {
 	if s.login, err = login.New(login.Config{Directory: s.directory, Store: s.store, Federation: federation, Gate: s.signIns, Journal: s.signIns, Log: log}); err != nil {
 		return fmt.Errorf("login: %w", err)
 	}
-	if s.graph, err = graph.New(graph.Config{Directory: s.directory, SignIns: s.signIns, Log: log}); err != nil {
+	if s.graph, err = graph.New(graph.Config{Directory: s.directory, SignIns: s.signIns, Gone: resourceGone(s.store), Log: log}); err != nil {
 		return fmt.Errorf("graph: %w", err)
 	}
 	if s.networks, err = newNetworks(s, log); err != nil {

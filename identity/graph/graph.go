@@ -9,6 +9,7 @@ package graph
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -29,12 +30,16 @@ type Config struct {
 	Directory *identity.Directory
 	SignIns   *signin.Service // nil: conditional access and the log of sign-ins aren't there
 	Log       *slog.Logger
+	// Gone tells whether the resource of a managed identity isn't there any more: then
+	// it may be deleted here. nil: each goes with its resource alone.
+	Gone func(ctx context.Context, resourceID string) (bool, error)
 }
 
 // Service answers for graph.<domain>.
 type Service struct {
 	directory *identity.Directory
 	signIns   *signin.Service
+	gone      func(context.Context, string) (bool, error)
 	log       *slog.Logger
 	mux       *http.ServeMux
 	kinds     kinds
@@ -47,7 +52,7 @@ func New(config Config) (*Service, error) {
 	if config.Directory == nil {
 		return nil, fmt.Errorf("graph: a directory is required")
 	}
-	s := &Service{directory: config.Directory, signIns: config.SignIns, log: cmp.Or(config.Log, slog.Default()), mux: http.NewServeMux(), kinds: newKinds()}
+	s := &Service{directory: config.Directory, signIns: config.SignIns, gone: config.Gone, log: cmp.Or(config.Log, slog.Default()), mux: http.NewServeMux(), kinds: newKinds()}
 	for pattern, answer := range s.routes() {
 		s.mux.HandleFunc(pattern, s.authenticated(answer))
 	}

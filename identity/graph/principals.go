@@ -204,7 +204,15 @@ func (s *Service) deletePrincipal(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := joined(s.mayWriteApplication(r, sp.AppID, sp.Owners), managed(sp, true)); err != nil {
+	kept := true
+	if sp.Type == identity.ManagedIdentity && s.gone != nil {
+		gone, err := s.gone(r.Context(), sp.ResourceID)
+		if err != nil {
+			return nil, err
+		}
+		kept = !gone
+	}
+	if err := joined(s.mayWriteApplication(r, sp.AppID, sp.Owners), managed(sp, kept)); err != nil {
 		return nil, err
 	}
 	return nil, s.directory.DeletePrincipal(r.Context(), sp.ID)

@@ -3,11 +3,15 @@
 package graph_test
 
 import (
+	"context"
+	"log/slog"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
 	"bastide.dev/identity"
+	"bastide.dev/identity/graph"
 )
 
 // When a credential was used is shown by its id, to who may read the logs.
@@ -46,5 +50,25 @@ func TestCredentialUses(t *testing.T) {
 	w.token = w.personToken(t, user)
 	if status, _ := w.ask(t, http.MethodGet, path, w.token, ""); status != http.StatusForbidden {
 		t.Errorf("anybody reads it: %d", status)
+	}
+}
+
+// A managed identity that has outlived its resource may be deleted, and no other.
+func TestManagedIdentitiesGoWithTheirResources(t *testing.T) {
+	w, signIns, _ := withSignIns(t)
+	var err error
+	w.service, err = graph.New(graph.Config{Directory: w.directory, SignIns: signIns, Log: slog.New(slog.DiscardHandler),
+		Gone: func(_ context.Context, id string) (bool, error) { return strings.HasSuffix(id, "/gone"), nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]int{"gone": http.StatusNoContent, "there": http.StatusForbidden} {
+		id, _, err := w.directory.CreateManagedIdentity(t.Context(), name, "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/"+name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status, answer := w.ask(t, http.MethodDelete, "/v1.0/servicePrincipals/"+id, w.token, ""); status != want {
+			t.Errorf("%s: %d %v", name, status, answer)
+		}
 	}
 }
