@@ -18,6 +18,9 @@ func TestAzAD(t *testing.T) {
 	t.Run("applications", func(t *testing.T) { azApplications(t, c) })
 	t.Run("service principal", func(t *testing.T) { azPrincipal(t, c) })
 	t.Run("a member", func(t *testing.T) { azMember(t, c) })
+	if log := c.Must(t, "directory", "log"); !strings.Contains(log, "Add member to group") || !strings.Contains(log, c.Env["AZURE_CLIENT_ID"]) || strings.Contains(log, "argon2id") {
+		t.Errorf("the log says:\n%s", log)
+	}
 }
 
 type named struct {
