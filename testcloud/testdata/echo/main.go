@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command echo tells who asked whom, over TCP (HTTP) and UDP; with the argument
-// "get" it asks others. It runs in pods and virtual machines of tests.
+// "get" it asks others, as "metadata" its machine's metadata address. It runs in pods and virtual machines of tests.
 package main
 
 import (
@@ -23,7 +23,30 @@ func main() {
 		}
 		return
 	}
+	if len(os.Args) > 2 && os.Args[1] == "metadata" {
+		if err := metadata(os.Args[2]); err != nil {
+			log.Fatal(err)
+		}
+		return
+	}
 	log.Fatal(serve())
+}
+
+// metadata prints what the metadata address answers at a path.
+func metadata(path string) error {
+	req, err := http.NewRequest(http.MethodGet, "http://169.254.169.254"+path, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Metadata", "true")
+	client := http.Client{Timeout: 5 * time.Second}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(os.Stdout, resp.Body)
+	return err
 }
 
 func get(url string) error {
