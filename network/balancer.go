@@ -20,7 +20,7 @@ import (
 func (p *Provider) balancerTypes() []arm.Type {
 	types := []arm.Type{{Name: "loadBalancers", Versions: edgeVersions(), Queue: true,
 		Model: func() any { return &armnetwork.LoadBalancer{} }, ReadOnly: arm.ReadOnlyPaths(balancerProperties()),
-		Put: p.putBalancer, Delete: p.deleteBalancer, View: p.viewBalancer}}
+		Links: balancerLinks(), Put: p.putBalancer, Delete: p.deleteBalancer, View: p.viewBalancer}}
 	models := map[string]func() any{
 		listFrontends: func() any { return &armnetwork.FrontendIPConfiguration{} },
 		listPools:     func() any { return &armnetwork.BackendAddressPool{} },

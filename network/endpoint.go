@@ -22,7 +22,7 @@ import (
 func (p *Provider) privateEndpointType() arm.Type {
 	return arm.Type{Name: "privateEndpoints", Versions: edgeVersions(), Queue: true,
 		Model: func() any { return &armnetwork.PrivateEndpoint{} }, ReadOnly: arm.ReadOnlyPaths(privateEndpointProperties()),
-		Put: p.putPrivateEndpoint, Delete: p.deletePrivateEndpoint, View: p.viewPrivateEndpoint}
+		Links: privateEndpointLinks(), Put: p.putPrivateEndpoint, Delete: p.deletePrivateEndpoint, View: p.viewPrivateEndpoint}
 }
 
 const (

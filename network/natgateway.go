@@ -18,7 +18,7 @@ import (
 func (p *Provider) natGatewayType() arm.Type {
 	return arm.Type{Name: "natGateways", Versions: edgeVersions(), Queue: true,
 		Model: func() any { return &armnetwork.NatGateway{} }, ReadOnly: arm.ReadOnlyPaths(natGatewayProperties()),
-		Put: p.putNATGateway, Delete: p.deleteNATGateway, View: p.viewNATGateway}
+		Links: natGatewayLinks(), Put: p.putNATGateway, Delete: p.deleteNATGateway, View: p.viewNATGateway}
 }
 
 // maxGatewayAddresses is how many public addresses a NAT gateway can have.

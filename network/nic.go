@@ -21,7 +21,7 @@ const configList = "properties.ipConfigurations"
 func (p *Provider) interfaceTypes() []arm.Type {
 	return []arm.Type{
 		coreType("networkInterfaces", func() any { return &armnetwork.Interface{} }, interfaceRows(),
-			arm.Type{Put: p.putInterface, Delete: p.deleteInterface, View: p.viewInterface,
+			arm.Type{Links: interfaceLinks(), Put: p.putInterface, Delete: p.deleteInterface, View: p.viewInterface,
 				Actions: map[string]arm.Hook{"effectiveRouteTable": p.effectiveRoutes, "effectiveNetworkSecurityGroups": p.effectiveGroups}}),
 		{Name: "networkInterfaces/ipConfigurations", Versions: edgeVersions(), Get: p.getConfig, List: p.listConfigs},
 	}

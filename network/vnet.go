@@ -24,7 +24,7 @@ const (
 func (p *Provider) vnetTypes() []arm.Type {
 	return []arm.Type{
 		coreType("virtualNetworks", func() any { return &armnetwork.VirtualNetwork{} }, vnetRows(),
-			arm.Type{Put: p.putVNet, Delete: p.deleteVNet, View: p.viewVNet}),
+			arm.Type{Links: vnetLinks(), Put: p.putVNet, Delete: p.deleteVNet, View: p.viewVNet}),
 		partType("virtualNetworks/subnets", subnetList, func() any { return &armnetwork.Subnet{} }, subnetRows()),
 		partType("virtualNetworks/virtualNetworkPeerings", peeringList, func() any { return &armnetwork.VirtualNetworkPeering{} }, peeringRows()),
 		{Name: "virtualNetworks/CheckIPAddressAvailability", Versions: edgeVersions(), List: p.checkAddress},

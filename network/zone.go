@@ -32,7 +32,7 @@ func (p *Provider) zoneTypes() []arm.Type {
 			Put: p.putZone, Delete: p.deleteZone, View: p.viewZone},
 		{Name: "privateDnsZones/virtualNetworkLinks", Versions: zoneVersions(), Queue: true,
 			Model: func() any { return &armprivatedns.VirtualNetworkLink{} }, ReadOnly: arm.ReadOnlyPaths(zoneLinkProperties()),
-			Put: p.putZoneLink, Patch: p.patchZoneLink, Delete: p.deleteZonePart, View: viewZoneLink},
+			Links: zoneLinkLinks(), Put: p.putZoneLink, Patch: p.patchZoneLink, Delete: p.deleteZonePart, View: viewZoneLink},
 		{Name: "privateDnsZones/ALL", Versions: zoneVersions(), List: p.listRecordSets},
 		{Name: "privateDnsZones/SOA", Versions: zoneVersions(), Get: p.getStartOfAuthority, List: p.listStartOfAuthority},
 	}
