@@ -43,6 +43,12 @@ func TestWorkloadIdentity(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			out, _, _ := k.Try(context.WithoutCancel(t.Context()), "kubectl", "--kubeconfig", k.config, "get", "nodes,pods,events", "-A", "-o", "wide")
+			t.Log(out)
+		}
+	})
 	w := &workloads{kube: k, target: r.base + "/subscriptions/" + r.sub + "/resourceGroups/rg?api-version=2021-04-01"}
 	w.trust(t)
 	t.Run("the issuer is public", func(t *testing.T) { w.discovered(t) })
@@ -157,7 +163,7 @@ func (w *workloads) kubelogin(t *testing.T) {
 		t.Fatal(err)
 	}
 	out := w.Run(t, "kubelogin", "get-token", "--login", "workloadidentity", "--server-id", "6dae42f8-4368-4678-94ff-3960e28e3630", "--client-id", w.client,
-		"--tenant-id", w.Env["AZURE_TENANT_ID"], "--federated-token-file", token, "--authority-host", w.Env["AZURE_AUTHORITY_HOST"], "--disable-instance-discovery")
+		"--tenant-id", w.Env["AZURE_TENANT_ID"], "--federated-token-file", token, "--authority-host", w.Env["AZURE_AUTHORITY_HOST"], "--disable-instance-discovery", "--disable-environment-override")
 	var credential struct{ Status struct{ Token string } }
 	if err := json.Unmarshal([]byte(out), &credential); err != nil || strings.Count(credential.Status.Token, ".") != 2 {
 		t.Errorf("%v %s", err, out)
