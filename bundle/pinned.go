@@ -11,7 +11,7 @@ const (
 	MetricsServerVersion   = "0.9.0"
 	CloudControllerVersion = "1.34.3" // cloud-provider-azure's
 	KubeloginVersion       = "0.2.22"
-	PauseVersion           = "3.10"   // the upstream release whose behaviour ours has
+	PauseVersion           = "3.10" // the upstream release whose behaviour ours has
 	WebVersion             = "1"
 	E2EVersion             = "1.35.4" // of the Kubernetes release whose tests they are
 )

@@ -5,6 +5,7 @@ package testcloud_test
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -26,6 +27,7 @@ func TestDirectory(t *testing.T) {
 	a := newAAD(t, "d-aad")
 	t.Run("kubelogin's modes", func(t *testing.T) { a.modes(t) })
 	t.Run("groups", func(t *testing.T) { a.groups(t) })
+	t.Run("more groups than a token names", func(t *testing.T) { a.overage(t) })
 	t.Run("roles of Azure", func(t *testing.T) { a.azureRoles(t) })
 	t.Run("a role is effective at once", func(t *testing.T) { a.effective(t) })
 	t.Run("revocation", func(t *testing.T) { a.revoked(t) })
@@ -111,6 +113,34 @@ func (a *aad) groups(t *testing.T) {
 	}
 	if code := api.get(t, a.personToken(t, a.bob), "/api/v1/nodes"); code != http.StatusForbidden {
 		t.Errorf("a new token: %d", code)
+	}
+}
+
+// overage is somebody in so many groups that tokens don't name them.
+func (a *aad) overage(t *testing.T) {
+	k := a.byKubernetes
+	dave := a.person(t, "dave")
+	for i := range 201 {
+		a.groupOf(t, fmt.Sprintf("crowd %d", i), dave.id)
+	}
+	api, token := a.client(t, k), a.personToken(t, dave)
+	if code := api.get(t, token, "/api/v1/nodes"); code != http.StatusForbidden {
+		t.Errorf("with 201 groups, none of which has rights: %d", code)
+	}
+	a.join(t, a.admins, dave.id)
+	if took := until(t, func() bool { return api.get(t, token, "/api/v1/nodes") == http.StatusOK }); took > 11*time.Second {
+		t.Errorf("the 202nd group counted after %s", took)
+	}
+	a.leave(t, a.admins, dave.id)
+	if took := until(t, func() bool { return api.get(t, token, "/api/v1/nodes") == http.StatusForbidden }); took > 500*time.Millisecond {
+		t.Errorf("the 202nd group counted for %s more", took)
+	}
+	// The API server remembers for ten seconds whom a token made, and with which
+	// groups: as long as that names the one he left, all is denied.
+	config := a.bearer(t, k, token)
+	until(t, func() bool { return api.get(t, token, "/version") == http.StatusOK })
+	if who := a.whoami(t, config); who != dave.name {
+		t.Errorf("kubectl is %q", who)
 	}
 }
 
@@ -286,7 +316,7 @@ func until(t testing.TB, f func() bool) time.Duration {
 	t.Helper()
 	start := time.Now()
 	for !f() {
-		if time.Since(start) > 10*time.Second {
+		if time.Since(start) > 15*time.Second {
 			t.Fatal("it never came true")
 		}
 		time.Sleep(5 * time.Millisecond)

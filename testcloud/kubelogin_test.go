@@ -64,19 +64,50 @@ func newAAD(t *testing.T, instance string) *aad {
 	a.alice, a.bob = a.person(t, "alice"), a.person(t, "bob")
 	a.admins = a.groupOf(t, "cluster admins", a.alice.id)
 	var both errgroup.Group
-	make := func(name string, into **kube, profile aks.ManagedClusterAADProfile) {
-		both.Go(func() (err error) {
-			profile.Managed = to.Ptr(true)
-			*into, err = a.cluster(t.Context(), t, name, func(m *aks.ManagedCluster) { m.Properties.AADProfile = &profile })
-			return err
+	both.Go(func() (err error) {
+		a.byKubernetes, err = a.cluster(t.Context(), t, "k", func(*aks.ManagedCluster) {})
+		return err
+	})
+	both.Go(func() (err error) {
+		a.byAzure, err = a.cluster(t.Context(), t, "z", func(m *aks.ManagedCluster) {
+			m.Properties.AADProfile = &aks.ManagedClusterAADProfile{Managed: to.Ptr(true), EnableAzureRBAC: to.Ptr(true)}
 		})
-	}
-	make("k", &a.byKubernetes, aks.ManagedClusterAADProfile{AdminGroupObjectIDs: []*string{&a.admins}})
-	make("z", &a.byAzure, aks.ManagedClusterAADProfile{EnableAzureRBAC: to.Ptr(true)})
+		return err
+	})
 	if err := both.Wait(); err != nil {
 		t.Fatal(err)
 	}
+	a.integrate(t)
 	return a
+}
+
+// integrate lets the directory into the running cluster k, as its users do. What
+// runs in it doesn't notice.
+func (a *aad) integrate(t *testing.T) {
+	t.Helper()
+	k := a.byKubernetes
+	k.kubectl(t, "rollout", "status", "-n", "kube-system", "deployment/coredns", "--timeout=60s")
+	const pods = "jsonpath={range .items[*]}{.metadata.name} {.status.containerStatuses[*].restartCount} {end}"
+	before := k.kubectl(t, "get", "pods", "-A", "-l", "k8s-app=kube-dns", "-o", pods)
+	login := testcloud.JSON[[]struct{}](t, a.Cloud, "az", "login", "--service-principal", "--username", a.Env["AZURE_CLIENT_ID"], "--password="+a.Env["AZURE_CLIENT_SECRET"],
+		"--tenant", a.Env["AZURE_TENANT_ID"], "-o", "json")
+	if len(login) != 1 {
+		t.Fatalf("az sees %d subscriptions", len(login))
+	}
+	a.Run(t, "az", "aks", "update", "-g", "rg", "-n", "k", "--enable-aad", "--aad-admin-group-object-ids", a.admins, "-o", "none")
+	if after := k.kubectl(t, "get", "pods", "-A", "-l", "k8s-app=kube-dns", "-o", pods); after != before {
+		t.Errorf("pods were %s, and are %s", before, after)
+	}
+	path := filepath.Join(t.TempDir(), "az")
+	a.Run(t, "az", "aks", "get-credentials", "-g", "rg", "-n", "k", "-f", path)
+	if text := string(must(os.ReadFile(path))); !strings.Contains(text, "kubelogin") || strings.Contains(text, "client-key") {
+		t.Errorf("az aks get-credentials wrote\n%s", text)
+	}
+	for _, refused := range [][]string{{"update-credentials", "--reset-aad", "--aad-server-app-id", "x", "--aad-server-app-secret", "y", "--aad-client-app-id", "z"}} {
+		if _, stderr, err := a.Try(t.Context(), "az", append([]string{"aks"}, append(refused, "-g", "rg", "-n", "k")...)...); err == nil || !strings.Contains(stderr, "managed") {
+			t.Errorf("az aks %v: %v %s", refused, err, stderr)
+		}
+	}
 }
 
 // askGraph asks the directory as the instance's owner.
