@@ -157,7 +157,7 @@ func (s *Service) attempt(ctx context.Context, in identity.SignIn) (attempt, err
 	switch {
 	case a.flow() == identity.FlowPassword:
 		a.client = LegacyClient
-	case err == nil && !app.Public:
+	case err == nil && (!app.Public || len(app.RedirectURIs) == 0 && len(app.SPARedirectURIs) > 0):
 		a.client = BrowserClient
 	}
 	return a, nil
