@@ -47,16 +47,17 @@ type Lab struct {
 	group string // the resource group's name
 	dir   string // keys, kubeconfigs: root's alone
 
-	ready   once[struct{}] // the resource group and the keys
-	vnet    once[struct{}]
-	image   once[string]
-	cluster once[*Cluster]
-	private once[*Cluster]
-	mu      sync.Mutex // guards what follows
-	points  map[string]*once[*Terminal]
-	hosts   map[string]*once[*Machine]
-	servers map[string]*once[*Server]
-	closers []func()
+	ready      once[struct{}] // the resource group and the keys
+	vnet       once[struct{}]
+	image      once[string]
+	cluster    once[*Cluster]
+	private    once[*Cluster]
+	integrated once[*Cluster]
+	mu         sync.Mutex // guards what follows
+	points     map[string]*once[*Terminal]
+	hosts      map[string]*once[*Machine]
+	servers    map[string]*once[*Server]
+	closers    []func()
 }
 
 // NewLab makes a lab; it sends nothing yet.
@@ -173,7 +174,7 @@ func (l *Lab) begin(ctx context.Context) error {
 // The lab's virtual network. Every subnet has a security group of its own that
 // allows everything late, so that a drill only adds a rule before.
 var (
-	labSubnets = map[string]string{"aks": "10.80.1.0/24", "jump": "10.80.2.0/24", "app": "10.80.3.0/24", "out": "10.80.4.0/24", "private": "10.80.5.0/24", "routed": "10.80.6.0/24"}
+	labSubnets = map[string]string{"aks": "10.80.1.0/24", "jump": "10.80.2.0/24", "app": "10.80.3.0/24", "out": "10.80.4.0/24", "private": "10.80.5.0/24", "routed": "10.80.6.0/24", "people": "10.80.7.0/24"}
 	labPrefix  = "10.80.0.0/16"
 )
 
