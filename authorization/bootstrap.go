@@ -45,7 +45,7 @@ type BootstrapOptions struct {
 func Bootstrap(ctx context.Context, s store.Store, o BootstrapOptions) error {
 	switch _, err := s.Get(ctx, mark); {
 	case err == nil:
-		return nil
+		return dropOlder(ctx, s)
 	case !fault.Is(err, fault.NotFound):
 		return fmt.Errorf("read %s: %w", mark, err)
 	}
@@ -80,6 +80,20 @@ func Bootstrap(ctx context.Context, s store.Store, o BootstrapOptions) error {
 	changes = append(changes, store.Change{Key: mark, Value: []byte(`{}`), Revision: store.Absent})
 	if _, err := s.Txn(ctx, changes...); err != nil && !fault.Is(err, fault.Precondition) { // another process was first
 		return fmt.Errorf("write first role assignments: %w", err)
+	}
+	return dropOlder(ctx, s)
+}
+
+// dropOlder removes the documents of the older form, when what they say is taken over.
+func dropOlder(ctx context.Context, s store.Store) error {
+	records, _, err := s.List(ctx, older)
+	if err != nil {
+		return fmt.Errorf("list %s: %w", older, err)
+	}
+	for _, r := range records {
+		if err := s.Delete(ctx, r.Key, store.Any); err != nil {
+			return fmt.Errorf("delete %s: %w", r.Key, err)
+		}
 	}
 	return nil
 }

@@ -183,9 +183,6 @@ func (d *Directory) DeletePrincipal(ctx context.Context, id string) error {
 	if err != nil {
 		return ignoreMissing(err)
 	}
-	if err := d.Unassign(ctx, sp.ID); err != nil {
-		return err
-	}
 	err = d.remove(ctx, activity{Name: "Delete service principal"}, sp.ID, func() ([]change, error) {
 		sp, revision, err := get[ServicePrincipal](ctx, d.objects, principals+sp.ID)
 		if err != nil {

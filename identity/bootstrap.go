@@ -153,10 +153,6 @@ func (d *Directory) firstDocuments(ctx context.Context, o BootstrapOptions) (Boo
 		a := roleOf(administrator, GlobalAdministrator, now)
 		documents[roleHolders+a.ID] = a
 	}
-	for _, owner := range []string{user.ID, sp.ID} {
-		a := Assignment{ID: uuid.NewString(), PrincipalID: owner, Role: OwnerRole, Scope: "/subscriptions/" + tenant.SubscriptionID, Created: now}
-		documents[assignments+a.ID] = a
-	}
 	var changes []store.Change
 	for key, document := range documents {
 		data, err := json.Marshal(document)

@@ -110,10 +110,6 @@ func TestBootstrapIsDoneOnce(t *testing.T) {
 	if _, err := again.CheckPassword(t.Context(), "admin@test", w.first.Password, "1.1.1.1"); err != nil {
 		t.Error(err)
 	}
-	owners, err := again.Owners(t.Context(), "/subscriptions/"+w.first.Tenant.SubscriptionID+"/resourceGroups/x")
-	if err != nil || len(owners) != 2 {
-		t.Errorf("owners %v, %v", owners, err)
-	}
 }
 
 func TestResetOwnerEndsOldSecrets(t *testing.T) {
@@ -204,11 +200,9 @@ func TestSecretEndsWithItsTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := w.Authenticate(t.Context(), token)
-	if err != nil {
+	if _, err := w.Authenticate(t.Context(), token); err != nil {
 		t.Fatal(err)
 	}
-	wantCode(t, w.Authorize(t.Context(), p, "x/read", "/subscriptions/"+w.first.Tenant.SubscriptionID), "AuthorizationFailed")
 	w.clock.add(11 * time.Minute)
 	_, err = w.Authenticate(t.Context(), token)
 	wantCode(t, err, "InvalidAuthenticationToken")
@@ -280,16 +274,10 @@ func TestManagedIdentity(t *testing.T) {
 			t.Fatalf("one resource has several identities: %v", ids)
 		}
 	}
-	if err := w.Assign(t.Context(), ids[0], identity.OwnerRole, "/subscriptions/s"); err != nil {
-		t.Fatal(err)
-	}
 	for range 2 {
 		if err := w.DeletePrincipal(t.Context(), ids[0]); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if owners, err := w.Owners(t.Context(), "/subscriptions/s"); err != nil || len(owners) != 0 {
-		t.Errorf("roles of a deleted identity remain: %v %v", owners, err)
 	}
 	next, _, err := w.CreateManagedIdentity(t.Context(), "c", resource)
 	if err != nil || next == ids[0] {
@@ -346,14 +334,6 @@ func TestGroupsAreTransitive(t *testing.T) {
 	if got := fmt.Sprint(w.GroupsOf(user.ID)); !strings.Contains(got, outer.ID) || !strings.Contains(got, inner.ID) {
 		t.Errorf("groups %s", got)
 	}
-	if err := w.Assign(t.Context(), outer.ID, identity.OwnerRole, "/subscriptions/x"); err != nil {
-		t.Fatal(err)
-	}
-	p := identity.Principal{ID: user.ID}
-	if err := w.Authorize(t.Context(), p, "a/read", "/subscriptions/x/y"); err != nil {
-		t.Error(err)
-	}
-	wantCode(t, w.Assign(t.Context(), user.ID, "not-a-role", "/"), "RoleDefinitionDoesNotExist")
 }
 
 func TestLockOut(t *testing.T) {
@@ -452,11 +432,7 @@ func BenchmarkAuthenticate(b *testing.B) {
 	})
 	b.Run("verify cached", func(b *testing.B) {
 		for b.Loop() {
-			p, err := d.Authenticate(b.Context(), token)
-			if err != nil {
-				b.Fatal(err)
-			}
-			if err := d.Authorize(b.Context(), p, "x/read", "/subscriptions/"+first.Tenant.SubscriptionID); err != nil {
+			if _, err := d.Authenticate(b.Context(), token); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -202,15 +202,6 @@ type Grant struct {
 	Scopes      []string `json:"scopes"`
 }
 
-// Assignment gives a principal a role on a scope and all below it.
-type Assignment struct {
-	ID          string    `json:"id"`
-	PrincipalID string    `json:"principalId"`
-	Role        string    `json:"role"` // a role definition's GUID
-	Scope       string    `json:"scope"`
-	Created     time.Time `json:"created"`
-}
-
 // Secret is a generated client secret, of which only a salted hash is kept. It
 // has over 200 random bits, so that a fast hash is as good as a slow one.
 type Secret struct {
@@ -242,10 +233,13 @@ const (
 	applications = prefix + "applications/"
 	principals   = prefix + "principals/"
 	groups       = prefix + "groups/"
-	assignments  = prefix + "assignments/"
 	roleHolders  = prefix + "directoryroles/"
 	appRoles     = prefix + "approles/"
 	grants       = prefix + "grants/"
+
+	// formerAssignments were role assignments of Azure's resources, which package
+	// authorization takes over from an older instance.
+	formerAssignments = prefix + "assignments/"
 
 	// marks hold each managed identity under its resource's id: who writes the
 	// mark first decides. They stand outside of the watched prefix.

@@ -26,12 +26,11 @@ type objects struct {
 	revisions map[string]int64 // by key, also of deleted documents until the next full listing
 	values    map[string]any   // by key: *Tenant, *User, …
 	userNames map[string]string
-	appKeys   map[string]string                 // app id → key of the application
-	spKeys    map[string]string                 // app id → key of the service principal
-	uris      map[string]string                 // identifier URI → key of the application
-	refs      map[ref]map[string]bool           // object id, and what it is there → keys of the documents that name it
-	above     map[string][]string               // object id → GroupsOf, since the last change of a group
-	roles     map[string]map[string]*Assignment // principal → key → assignment
+	appKeys   map[string]string       // app id → key of the application
+	spKeys    map[string]string       // app id → key of the service principal
+	uris      map[string]string       // identifier URI → key of the application
+	refs      map[ref]map[string]bool // object id, and what it is there → keys of the documents that name it
+	above     map[string][]string     // object id → GroupsOf, since the last change of a group
 }
 
 // ref is an object as a document of another names it.
@@ -56,7 +55,6 @@ func (o *objects) reset() {
 	o.revisions, o.values = map[string]int64{}, map[string]any{}
 	o.userNames, o.appKeys, o.spKeys = map[string]string{}, map[string]string{}, map[string]string{}
 	o.uris, o.refs, o.above = map[string]string{}, map[ref]map[string]bool{}, map[string][]string{}
-	o.roles = map[string]map[string]*Assignment{}
 }
 
 // load lists the directory once; later calls return at once.
@@ -165,8 +163,8 @@ func (o *objects) set(r store.Record) error {
 		value = &ServicePrincipal{}
 	case strings.HasPrefix(r.Key, groups):
 		value = &Group{}
-	case strings.HasPrefix(r.Key, assignments):
-		value = &Assignment{}
+	case strings.HasPrefix(r.Key, formerAssignments):
+		return nil
 	case strings.HasPrefix(r.Key, roleHolders):
 		value = &RoleAssignment{}
 	case strings.HasPrefix(r.Key, appRoles):
@@ -211,11 +209,6 @@ func (o *objects) index(key string, value any) {
 		o.spKeys[strings.ToLower(v.AppID)] = key
 	case *Group:
 		clear(o.above)
-	case *Assignment:
-		if o.roles[v.PrincipalID] == nil {
-			o.roles[v.PrincipalID] = map[string]*Assignment{}
-		}
-		o.roles[v.PrincipalID][key] = v
 	}
 	for _, r := range refsOf(value) {
 		if o.refs[r] == nil {
@@ -239,8 +232,6 @@ func (o *objects) unindex(key string) {
 		o.forget(o.spKeys, v.AppID, key)
 	case *Group:
 		clear(o.above)
-	case *Assignment:
-		delete(o.roles[v.PrincipalID], key)
 	}
 	for _, r := range refsOf(value) {
 		if delete(o.refs[r], key); len(o.refs[r]) == 0 {

@@ -251,9 +251,6 @@ func (d *Directory) RevokeSessions(ctx context.Context, id string) error {
 // theirs are refused from the next call on.
 func (d *Directory) DeleteUser(ctx context.Context, id string) error {
 	id = strings.ToLower(id)
-	if err := d.Unassign(ctx, id); err != nil {
-		return err
-	}
 	return d.remove(ctx, activity{Name: "Delete user"}, id, func() ([]change, error) {
 		u, revision, err := get[User](ctx, d.objects, users+id)
 		if err != nil {
