@@ -26,7 +26,7 @@ const (
 // Builtin are Azure's built-in definitions for the services that there are, with
 // Azure's GUIDs, names and permissions (Azure's documents "Azure built-in roles", August 2026).
 func Builtin() []*Definition {
-	return slices.Concat(generalRoles(), serviceRoles(), kubernetesRoles())
+	return slices.Concat(generalRoles(), overseeingRoles(), monitoringRoles(), serviceRoles(), identityRoles(), kubernetesRoles())
 }
 
 func builtin(id, name, description string, permissions ...Permission) *Definition {

@@ -2,7 +2,7 @@
 
 package rbac
 
-// generalRoles are the general and access-management roles, and those of governance and monitoring.
+// generalRoles are the general roles and those of access management.
 func generalRoles() []*Definition {
 	return []*Definition{
 		builtin("8e3af657-a8ff-443c-a75c-2fe8c4bcb635", "Owner", "Everything, granting access to others included.", Permission{
@@ -44,6 +44,12 @@ func generalRoles() []*Definition {
 				"Microsoft.Authorization/*/read",
 			},
 		}),
+	}
+}
+
+// overseeingRoles are the roles of governance and security.
+func overseeingRoles() []*Definition {
+	return []*Definition{
 		builtin("4a9ae827-6dc8-4573-8ac7-8239d42aa03f", "Tag Contributor", "Tags can be changed on what can't be read otherwise.", Permission{
 			Actions: []string{
 				"Microsoft.Authorization/*/read", "Microsoft.Resources/subscriptions/resourceGroups/read",
@@ -81,6 +87,12 @@ func generalRoles() []*Definition {
 				"Microsoft.IoTSecurity/*", "Microsoft.IoTFirmwareDefense/*", "Microsoft.Support/*",
 			},
 		}),
+	}
+}
+
+// monitoringRoles are the roles of monitoring and logs.
+func monitoringRoles() []*Definition {
+	return []*Definition{
 		builtin("43d0d8ad-25c7-4714-9337-8ba259a9fe05", "Monitoring Reader", "All monitoring data can be read.", Permission{
 			Actions: []string{"*/read", "Microsoft.OperationalInsights/workspaces/search/action", "Microsoft.Support/*"},
 		}),

@@ -2,7 +2,7 @@
 
 package rbac
 
-// serviceRoles are the roles of networks, machines, identities and registries.
+// serviceRoles are the roles of networks and machines.
 func serviceRoles() []*Definition {
 	return []*Definition{
 		builtin("4d97b98b-1d4f-4787-a291-c67834d212e7", "Network Contributor", "Networks can be managed, access to them can't.", Permission{
@@ -65,6 +65,12 @@ func serviceRoles() []*Definition {
 			},
 			DataActions: []string{"Microsoft.Compute/virtualMachines/login/action", "Microsoft.HybridCompute/machines/login/action"},
 		}),
+	}
+}
+
+// identityRoles are the roles of managed identities and registries.
+func identityRoles() []*Definition {
+	return []*Definition{
 		builtin("e40ec5ca-96e0-45a2-b4ff-59039f2c2b59", "Managed Identity Contributor", "User-assigned identities can be made, changed and deleted.", Permission{
 			Actions: []string{
 				"Microsoft.ManagedIdentity/userAssignedIdentities/read", "Microsoft.ManagedIdentity/userAssignedIdentities/write",

@@ -62,8 +62,6 @@ func beneath(scope, above string) bool {
 	return strings.HasPrefix(scope, above) && (len(scope) == len(above) || above == "" || scope[len(above)] == '/')
 }
 
-const subscriptions = "/subscriptions/"
-
 // lineage yields a normal scope and everything above it, from near to far: its
 // leading segments, the management groups above its subscription, the root.
 func (t *Table) lineage(scope string) iter.Seq[string] {
