@@ -47,6 +47,7 @@ func TestBench(t *testing.T) {
 		{"idle", func(*testing.T) { benchIdle(r, o) }},
 		{"reads", func(t *testing.T) { benchReads(t, r, o) }},
 		{"network", func(t *testing.T) { benchNetwork(t, r, o) }},
+		{"identity", func(t *testing.T) { benchIdentity(t, r, o) }},
 		{"many", func(*testing.T) { benchMany(r, o) }},
 	}
 	ran := 0

@@ -29,13 +29,13 @@ func (p *Provider) ARM() arm.Provider {
 		{
 			Name: "managedClusters", Versions: versions, ReadOnly: readOnly(ClusterProperties()),
 			Links: []arm.Link{{Path: poolObject + "vnetSubnetID", Action: joinSubnetAction}},
-			Put: p.putCluster, Delete: p.deleteCluster, View: p.viewCluster,
+			Put:   p.putCluster, Delete: p.deleteCluster, View: p.viewCluster,
 			Actions: p.clusterActions(),
 		},
 		{
 			Name: "managedClusters/agentPools", Versions: versions, ReadOnly: readOnly(PoolProperties()),
 			Links: []arm.Link{{Path: "properties.vnetSubnetID", Action: joinSubnetAction}},
-			Put: p.putPool, Delete: p.deletePool, View: p.viewPool,
+			Put:   p.putPool, Delete: p.deletePool, View: p.viewPool,
 			Actions: map[string]arm.Hook{
 				"upgradeNodeImageVersion": refuse("upgradeNodeImageVersion"),
 				"deleteMachines":          refuse("deleteMachines"),

@@ -17,10 +17,9 @@ import (
 )
 
 // Bounds of what an API server sends: a review of a token or of a request is
-// small; one of an object is at most as big as etcd takes objects, twice.
+// small.
 const (
 	maxReview = 256 << 10
-	maxObject = 8 << 20
 	maxSecret = 256
 	// patience is shorter than any API server's own.
 	patience = 3 * time.Second

@@ -269,5 +269,7 @@ func (a *access) assign(ctx context.Context, who *actor, role, scope string) (re
 	}
 	id := scope + "/providers/Microsoft.Authorization/roleAssignments/" + uuid.NewString()
 	err = a.rest(ctx, http.MethodPut, id, authorizationVersion, object{"properties": object{"principalId": grantee, "principalType": kind, "roleDefinitionId": a.roleID(role)}}, nil)
-	return func(ctx context.Context) error { return a.rest(ctx, http.MethodDelete, id, authorizationVersion, nil, nil) }, err
+	return func(ctx context.Context) error {
+		return a.rest(ctx, http.MethodDelete, id, authorizationVersion, nil, nil)
+	}, err
 }

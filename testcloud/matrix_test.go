@@ -163,7 +163,9 @@ func (m *matrix) inARM(group, cluster, nsg, otherNSG string) []matrixProbe {
 func (m *matrix) inCluster(cluster string) []matrixProbe {
 	n1, n2 := cluster+"/namespaces/n1", cluster+"/namespaces/n2"
 	request := func(name, scope, method, path string, body any) matrixProbe {
-		return matrixProbe{name, scope, func(ctx context.Context, a *actor) (bool, error) { return m.allowedInCluster(ctx, a, method, path, body) }}
+		return matrixProbe{name, scope, func(ctx context.Context, a *actor) (bool, error) {
+			return m.allowedInCluster(ctx, a, method, path, body)
+		}}
 	}
 	create := func(name, scope, path string, o object) matrixProbe {
 		return request(name, scope, http.MethodPost, path+"?dryRun=All", o)

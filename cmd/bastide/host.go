@@ -16,8 +16,8 @@ import (
 	"bastide.dev/host"
 	hostlinux "bastide.dev/host/linux"
 	"bastide.dev/instance"
-	"bastide.dev/metadata"
 	machine "bastide.dev/machine/linux"
+	"bastide.dev/metadata"
 	"bastide.dev/netpolicy"
 	"bastide.dev/reconcile"
 )
