@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"regexp"
 	"slices"
 	"strings"
@@ -30,7 +29,7 @@ const (
 
 func (p *Provider) definitionType() arm.Type {
 	return arm.Type{
-		Name: "roleDefinitions", Scope: arm.OnAny, Versions: versions(), Untracked: true, PutStatus: http.StatusCreated,
+		Name: "roleDefinitions", Scope: arm.OnAny, Versions: versions(), Untracked: true, PutStatus: 201,
 		Model:    func() any { return &definitionModel{} },
 		ReadOnly: []string{"properties.createdOn", "properties.createdBy", "properties.updatedOn", "properties.updatedBy"},
 		Home: func(id resource.ID) resource.ID {

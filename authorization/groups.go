@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"regexp"
 	"strings"
 
@@ -35,12 +34,12 @@ func managementVersions() []resource.APIVersion {
 
 func (p *Provider) managementTypes() []arm.Type {
 	return []arm.Type{
-		{Name: "managementGroups", Scope: arm.InTenant, Versions: managementVersions(), Untracked: true, PutStatus: http.StatusOK,
+		{Name: "managementGroups", Scope: arm.InTenant, Versions: managementVersions(), Untracked: true, PutStatus: 200,
 			ReadOnly: []string{"properties.tenantId", "properties.children", "properties.details.version", "properties.details.updatedTime",
 				"properties.details.updatedBy", "properties.details.parent.name", "properties.details.parent.displayName"},
 			Model: func() any { return &groupModel{} },
 			Put:   p.putGroup, Patch: p.patchGroup, Delete: p.deleteGroup, View: p.viewGroup, Audit: auditGroup},
-		{Name: "managementGroups/subscriptions", Versions: managementVersions(), PutStatus: http.StatusOK, NoBody: true,
+		{Name: "managementGroups/subscriptions", Versions: managementVersions(), PutStatus: 200, NoBody: true,
 			Put: p.putMember, Patch: noPatch, Delete: p.deleteMember, View: p.viewMember},
 	}
 }

@@ -137,18 +137,6 @@ func (o *objects) put(ctx context.Context, key string, value any, revision int64
 	return o.set(store.Record{Key: key, Value: data, Revision: written})
 }
 
-func (o *objects) delete(ctx context.Context, key string) error {
-	if err := o.store.Delete(ctx, key, store.Any); err != nil && !fault.Is(err, fault.NotFound) {
-		return fmt.Errorf("delete %s: %w", key, err)
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	// The deletion's revision isn't known; a newer document of the same key has a
-	// higher one than the deleted, and keys are never used twice.
-	o.replace(key, nil, o.revisions[key]+1)
-	return nil
-}
-
 // set decodes and takes in one document; o.mu is held.
 func (o *objects) set(r store.Record) error {
 	var value any
