@@ -95,7 +95,7 @@ func TestBadClusters(t *testing.T) {
 		{"properties.apiServerAccessProfile", object{"enableVnetIntegration": true}, "PropertyNotSupported", "properties.apiServerAccessProfile.enableVnetIntegration", "anyway"},
 		{"properties.windowsProfile", object{"adminUsername": "a"}, "PropertyNotSupported", "properties.windowsProfile.adminUsername", "Windows"},
 		{"properties.autoUpgradeProfile", object{"upgradeChannel": "stable"}, "PropertyNotSupported", "properties.autoUpgradeProfile.upgradeChannel", "automatically"},
-		{"properties.securityProfile", object{"workloadIdentity": object{"enabled": true}}, "PropertyNotSupported", "properties.securityProfile.workloadIdentity.enabled", ""},
+		{"properties.securityProfile", object{"workloadIdentity": object{"enabled": true}}, "BadRequest", "properties.securityProfile.workloadIdentity.enabled", "OIDC issuer"},
 		{"properties.storageProfile", object{"diskCSIDriver": object{"enabled": true}}, "PropertyNotSupported", "properties.storageProfile.diskCSIDriver.enabled", "storage"},
 		{"properties.linuxProfile.ssh.publicKeys", []any{object{"keyData": "none"}}, "InvalidParameter", "properties.linuxProfile.ssh.publicKeys.keyData", "SSH"},
 		{"properties.linuxProfile.adminUsername", "1st", "InvalidParameter", "properties.linuxProfile.adminUsername", "letter"},
