@@ -183,7 +183,7 @@ func TestInstanceFiles(t *testing.T) {
 	if got, err := client.LoadInstance(dir); err != nil || got != i {
 		t.Errorf("%+v %v", got, err)
 	}
-	s := client.Secrets{ClientSecret: "s3"}
+	s := client.Secrets{ClientSecret: "the-client-secret"}
 	if err := s.Save(dir); err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +201,7 @@ func TestInstanceFiles(t *testing.T) {
 	if _, err := client.LoadSecrets(dir); err == nil {
 		t.Error("secrets that others may read are taken")
 	}
-	if data, err := os.ReadFile(filepath.Join(dir, "instance.json")); err != nil || strings.Contains(string(data), "s3") {
+	if data, err := os.ReadFile(filepath.Join(dir, "instance.json")); err != nil || strings.Contains(string(data), "the-client-secret") {
 		t.Error("the description holds a secret")
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 {
