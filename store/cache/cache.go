@@ -45,6 +45,8 @@ type Store struct {
 	keys     []string                // sorted, of entries that aren't deleted
 	entries  map[string]store.Record // Value nil: deleted at Revision
 	graves   []grave                 // the deleted ones, the oldest first
+	listing  bool                    // between its begin and ready: what is listed may be older than
+	early    []store.Record          // what was written or shown meanwhile
 }
 
 type grave struct {
@@ -78,16 +80,23 @@ func (s *Store) Run(ctx context.Context) error {
 
 // follow lists everything and follows the changes until the watch ends.
 func (s *Store) follow(ctx context.Context) error {
+	s.begin()
+	defer s.unload()
 	records, revision, err := s.inner.List(ctx, "")
 	if err != nil {
 		return err
 	}
 	s.load(records, revision)
-	defer s.unload()
 	for e := range s.inner.Watch(ctx, "", revision) {
 		s.observe(e)
 	}
 	return nil
+}
+
+func (s *Store) begin() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.listing = true
 }
 
 func (s *Store) load(records []store.Record, revision int64) {
@@ -99,12 +108,27 @@ func (s *Store) load(records []store.Record, revision int64) {
 		s.keys = append(s.keys, r.Key)
 		s.entries[r.Key] = r
 	}
+	for _, r := range s.early {
+		s.set(r)
+	}
+	s.listing, s.early = false, nil
+}
+
+// take takes a record that this process wrote or was shown; the caller holds mu.
+func (s *Store) take(r store.Record) {
+	switch {
+	case s.ready:
+		s.set(r)
+	case s.listing:
+		s.early = append(s.early, r)
+	}
 }
 
 func (s *Store) unload() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ready, s.keys, s.entries, s.graves = false, nil, nil, nil
+	s.listing, s.early = false, nil
 }
 
 // observe takes a change that the watch saw.
@@ -222,12 +246,9 @@ func (s *Store) Txn(ctx context.Context, changes ...store.Change) (int64, error)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.ready {
-		return revision, nil
-	}
 	for _, c := range changes {
 		if !c.Check {
-			s.set(store.Record{Key: c.Key, Value: slices.Clone(c.Value), Revision: revision})
+			s.take(store.Record{Key: c.Key, Value: slices.Clone(c.Value), Revision: revision})
 		}
 	}
 	return revision, nil
@@ -281,12 +302,9 @@ func (s *Store) settle(e store.Event) {
 	s.writing.Unlock() //nolint:staticcheck // an empty section: only the wait matters
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.ready {
-		return
-	}
 	r := e.Record
 	if e.Deleted {
 		r.Value = nil
 	}
-	s.set(r)
+	s.take(r)
 }

@@ -281,3 +281,64 @@ func TestDeletionsInMindAreBounded(t *testing.T) {
 		t.Errorf("%d entries, %d deletions", len(s.entries), len(s.graves))
 	}
 }
+
+// slowList is a store whose listing of everything is on its way for as long as
+// a test wants.
+type slowList struct {
+	store.Store
+	listed, release chan struct{}
+}
+
+func (s slowList) List(ctx context.Context, prefix string) ([]store.Record, int64, error) {
+	records, revision, err := s.Store.List(ctx, prefix)
+	if prefix == "" {
+		s.listed <- struct{}{}
+		<-s.release
+	}
+	return records, revision, err
+}
+
+// Watch is late: it brings nothing.
+func (s slowList) Watch(ctx context.Context, _ string, _ int64) <-chan store.Event {
+	out := make(chan store.Event)
+	go func() { <-ctx.Done(); close(out) }()
+	return out
+}
+
+// TestWritesDuringListing: what is written while everything is listed is read
+// afterwards, though the listing is older and the watch hasn't brought it.
+func TestWritesDuringListing(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	inner := slowList{memory.New(0), make(chan struct{}), make(chan struct{})}
+	revision, err := inner.Put(ctx, "a", []byte("old"), store.Absent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := inner.Put(ctx, "b", []byte("old"), store.Absent); err != nil {
+		t.Fatal(err)
+	}
+	s := New(inner, nil)
+	done := make(chan error)
+	go func() { done <- s.Run(ctx) }()
+	<-inner.listed
+	if _, err := s.Put(ctx, "a", []byte("new"), revision); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Delete(ctx, "b", store.Any); err != nil {
+		t.Fatal(err)
+	}
+	close(inner.release)
+	eventually(t, "the cache has listed the store", func() bool {
+		s.mu.RLock()
+		defer s.mu.RUnlock()
+		return s.ready
+	})
+	if r, err := s.Get(ctx, "a"); err != nil || string(r.Value) != "new" {
+		t.Errorf("read %q %v after writing it", r.Value, err)
+	}
+	if all, _, err := s.List(ctx, ""); err == nil && len(all) != 1 {
+		t.Errorf("listed %v", all)
+	}
+	stop()
+	<-done
+}
