@@ -10,7 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -242,6 +244,14 @@ func (r *rig) cluster(ctx context.Context, t testing.TB, name string, edit func(
 	config, err := clientcmd.RESTConfigFromKubeConfig(creds.Kubeconfigs[0].Value)
 	if err != nil {
 		return nil, err
+	}
+	// Go keeps what it read in the hosts file for five seconds. A private cluster's
+	// name isn't there: who asks it anyway hears so then.
+	if host := must(url.Parse(config.Host)).Hostname(); strings.Contains(host, ".hcp.") {
+		_ = await(ctx, 7*time.Second, func() error {
+			_, err := net.DefaultResolver.LookupHost(ctx, host)
+			return err
+		})
 	}
 	config.QPS, config.Burst = 200, 400
 	k.client, err = kubernetes.NewForConfig(config)
