@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"bastide.dev/authorization"
@@ -77,6 +78,15 @@ func TestAssignmentIsJudged(t *testing.T) {
 func TestSideBySideMakesOneAssignment(t *testing.T) {
 	w := newWorld(t)
 	_, other := w.open()
+	// Both have seen the other Owner before either goes on.
+	var seen atomic.Int32
+	both := make(chan struct{})
+	w.directory.asked = func() {
+		if seen.Add(1) == 2 {
+			close(both)
+		}
+		<-both
+	}
 	var wait sync.WaitGroup
 	codes := make([]int, 8)
 	for i := range codes {
@@ -102,6 +112,15 @@ func TestLastOwnerStays(t *testing.T) {
 		t.Fatalf("%d assignments at first", len(owners))
 	}
 	_, other := w.open()
+	// Both have seen the other Owner before either goes on.
+	var seen atomic.Int32
+	both := make(chan struct{})
+	w.directory.asked = func() {
+		if seen.Add(1) == 2 {
+			close(both)
+		}
+		<-both
+	}
 	var wait sync.WaitGroup
 	codes := make([]int, 2)
 	for i, front := range []string{"a", "b"} {

@@ -25,13 +25,14 @@ func newDrill(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "drill",
 		Short: "Attack the instance's security controls, and see whether they hold",
-		Long: `Each drill attacks one control of an AKS network: it shows that the attack works
-without the control, switches the control on through AKS's own API, shows that
-the attack fails, and takes the control away again. What was tried, from where,
-how long it took and which rule decided is kept as evidence.
+		Long: `Each drill attacks one control of the network or of identity: it shows that the
+attack works without the control, switches the control on through the API that AKS
+or Microsoft Entra ID has for it, shows that the attack fails, and takes the control
+away again. What was tried, from where, how long it took and which rule decided is
+kept as evidence.
 
-Drills make a resource group of their own, with a cluster and machines, and
-remove it at the end. Nothing of yours is touched.`,
+Drills make a resource group of their own, with clusters, machines and people, and
+remove all of it at the end. Nothing of yours is touched.`,
 		Example: "  bastide drill list\n  sudo bastide drill run\n  sudo bastide drill run nsg-source-range --report /tmp/drills",
 	}
 	cmd.AddCommand(newDrillList(g), newDrillRun(g))
@@ -86,7 +87,7 @@ proved nothing.
 Needs root on the instance's machine: attacks are sent from the network
 namespaces of terminals on the instance's Internet. Needs ssh, and a static
 busybox for the pods that attack (Debian: openssh-client, busybox-static).`,
-		Example: `  sudo bastide drill run                              # all, about three minutes
+		Example: `  sudo bastide drill run                              # all, about four minutes
   sudo bastide drill run api-server-authorized-ranges
   sudo bastide drill run --report ./evidence --output json
   sudo bastide drill run policy-zero-trust --keep     # leave the cluster to look at`,
