@@ -240,8 +240,11 @@ func (r *rig) start() {
 	})
 	r.t.Cleanup(r.end)
 	r.eventually("the agent listens", func() bool {
-		_, err := os.Stat(r.config.Socket)
-		return err == nil
+		conn, err := net.Dial("unix", r.config.Socket) // the file is there a moment before
+		if err != nil {
+			return false
+		}
+		return conn.Close() == nil
 	})
 }
 
