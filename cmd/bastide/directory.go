@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"bastide.dev/identity"
+	"bastide.dev/store"
 )
 
 func newDirectory(g *global) *cobra.Command {
@@ -30,25 +31,13 @@ The log is also Microsoft Graph's auditLogs/directoryAudits.`,
 		Example: `  bastide directory log --since 1h
   bastide directory log -o json`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := mustBeRoot("bastide directory log"); err != nil {
-				return err
-			}
-			in, err := g.load()
-			if err != nil {
-				return err
-			}
-			sealed, err := openSealed(cmd.Context(), in, "etcd-root")
-			if err != nil {
-				return err
-			}
-			defer sealed.close()
-			all, err := identity.ReadAudit(cmd.Context(), sealed.store)
+		RunE: g.inStore("bastide directory log", func(cmd *cobra.Command, _ []string, s store.Store) error {
+			all, err := identity.ReadAudit(cmd.Context(), s)
 			if err != nil {
 				return err
 			}
 			return printAudit(cmd, g.output, since, all)
-		},
+		}),
 	}
 	log.Flags().DurationVar(&since, "since", 24*time.Hour, "how far to look back")
 	cmd.AddCommand(log)

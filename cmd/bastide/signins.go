@@ -46,21 +46,9 @@ The log is also Microsoft Graph's auditLogs/signIns.`,
   bastide signins --follow
   bastide signins --filter "ipAddress eq '10.1.2.3' and status/errorCode eq 50126"`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := mustBeRoot("bastide signins"); err != nil {
-				return err
-			}
-			in, err := g.load()
-			if err != nil {
-				return err
-			}
-			sealed, err := openSealed(cmd.Context(), in, "etcd-root")
-			if err != nil {
-				return err
-			}
-			defer sealed.close()
-			return runSignIns(cmd, sealed.store, g.output, o)
-		},
+		RunE: g.inStore("bastide signins", func(cmd *cobra.Command, _ []string, s store.Store) error {
+			return runSignIns(cmd, s, g.output, o)
+		}),
 	}
 	cmd.Flags().BoolVar(&o.failed, "failed", false, "only those that failed")
 	cmd.Flags().BoolVar(&o.follow, "follow", false, "show those to come, too, until interrupted")
@@ -194,26 +182,9 @@ func failedSignIns(ctx context.Context, in *instance.Instance) (string, error) {
 
 func newConditionalAccess(g *global) *cobra.Command {
 	cmd := &cobra.Command{Use: "conditional-access", Short: "Show conditional access policies; switch one off when nobody gets in"}
-	with := func(what string, run func(*cobra.Command, []string, store.Store) error) func(*cobra.Command, []string) error {
-		return func(cmd *cobra.Command, args []string) error {
-			if err := mustBeRoot(what); err != nil {
-				return err
-			}
-			in, err := g.load()
-			if err != nil {
-				return err
-			}
-			sealed, err := openSealed(cmd.Context(), in, "etcd-root")
-			if err != nil {
-				return err
-			}
-			defer sealed.close()
-			return run(cmd, args, sealed.store)
-		}
-	}
 	cmd.AddCommand(&cobra.Command{
 		Use: "list", Short: "List the policies", Args: cobra.NoArgs,
-		RunE: with("bastide conditional-access list", func(cmd *cobra.Command, _ []string, s store.Store) error { return listPolicies(cmd, g.output, s) }),
+		RunE: g.inStore("bastide conditional-access list", func(cmd *cobra.Command, _ []string, s store.Store) error { return listPolicies(cmd, g.output, s) }),
 	}, &cobra.Command{
 		Use: "off POLICY", Short: "Disable a policy, by id or name", Args: cobra.ExactArgs(1),
 		Long: `Disables a conditional access policy straight in the store: for when a policy keeps
@@ -221,7 +192,7 @@ out everybody who could change it. It holds from the next sign-in on, and is in 
 directory's audit log. Otherwise policies are Microsoft Graph's to change:
 
   az rest -m patch -u $GRAPH/v1.0/identity/conditionalAccess/policies/ID -b '{"state":"disabled"}'`,
-		RunE: with("bastide conditional-access off", func(cmd *cobra.Command, args []string, s store.Store) error {
+		RunE: g.inStore("bastide conditional-access off", func(cmd *cobra.Command, args []string, s store.Store) error {
 			who := identity.AuditActor{Name: "root, with bastide conditional-access off"}
 			if user := os.Getenv("SUDO_USER"); user != "" {
 				who.Name = fmt.Sprintf("root (sudo by %.64q), with bastide conditional-access off", user)

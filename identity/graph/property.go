@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"bastide.dev/fault"
+	"bastide.dev/identity/signin"
 )
 
 // property is one of a kind of object T: how it is shown, and how it is written.
@@ -149,28 +150,7 @@ func empty(raw json.RawMessage) bool {
 	if json.Unmarshal(raw, &v) != nil {
 		return false
 	}
-	return hollow(v)
-}
-
-func hollow(v any) bool {
-	switch v := v.(type) {
-	case nil:
-		return true
-	case bool:
-		return !v
-	case string:
-		return v == ""
-	case []any:
-		return len(v) == 0
-	case map[string]any:
-		for name, inner := range v {
-			if !strings.HasPrefix(name, "@odata.") && !hollow(inner) {
-				return false
-			}
-		}
-		return true
-	}
-	return false
+	return signin.Blank(v)
 }
 
 func sameJSON(a, b []byte) bool {

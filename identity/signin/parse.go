@@ -131,7 +131,7 @@ func check(path string, body map[string]any, shape property) []*fault.Error {
 		switch {
 		case !known:
 			problems = append(problems, bad(at, "The property '%.100s' does not exist on this type, or isn't known here.", at))
-		case p.refused && !blank(value):
+		case p.refused && !Blank(value):
 			problems = append(problems, fault.New(fault.Unsupported, "BadRequest", "The property '%s' would have no effect here: it is not supported.", at).At(at))
 		case p.object != nil && value != nil:
 			inner, ok := value.(map[string]any)
@@ -145,8 +145,9 @@ func check(path string, body map[string]any, shape property) []*fault.Error {
 	return problems
 }
 
-// blank tells whether a value says nothing: null, false, "", or empty all through.
-func blank(v any) bool {
+// Blank tells whether a value says nothing: null, false, "", or empty all through.
+// OData's annotations don't count.
+func Blank(v any) bool {
 	switch v := v.(type) {
 	case nil:
 		return true
@@ -157,8 +158,8 @@ func blank(v any) bool {
 	case []any:
 		return len(v) == 0
 	case map[string]any:
-		for _, inner := range v {
-			if !blank(inner) {
+		for name, inner := range v {
+			if !strings.HasPrefix(name, "@odata.") && !Blank(inner) {
 				return false
 			}
 		}
@@ -173,7 +174,7 @@ func prune(body map[string]any, shape property) {
 		p := shape.object[name]
 		inner, isObject := value.(map[string]any)
 		switch {
-		case p.refused || strings.Contains(name, "@"), isObject && blank(value):
+		case p.refused || strings.Contains(name, "@"), isObject && Blank(value):
 			delete(body, name)
 		case isObject && p.object != nil:
 			prune(inner, p)
