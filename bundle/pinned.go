@@ -18,4 +18,4 @@ const (
 
 // KubernetesVersions are the releases that are built here, the newest first.
 // List tells which are on this machine, imported ones too.
-func KubernetesVersions() []string { return []string{"1.36.3", "1.35.4"} }
+func KubernetesVersions() []string { return []string{"1.36.3", "1.35.4", "1.34.4"} }

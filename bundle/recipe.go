@@ -75,6 +75,7 @@ func recipes() []recipe {
 		addonRecipe("pause", "", step{Dir: "addons/pause", Package: "pause.c", Version: PauseVersion}),
 		addonRecipe("web", "", step{Dir: "addons", Package: "./web", Version: WebVersion}),
 		kubernetesRecipe("v1.35.mod"),
+		kubernetesRecipe("v1.34.mod"),
 		e2eRecipe(),
 	}
 }

@@ -162,9 +162,13 @@ type clusterState struct {
 
 // poolState is the private part of an agent pool's document.
 type poolState struct {
-	Pool  Pool       `json:"pool"`
-	Next  int64      `json:"next"` // number of the next node: none is used twice
-	Nodes []allotted `json:"nodes,omitempty"`
+	Pool Pool  `json:"pool"`
+	Next int64 `json:"next"` // number of the next node: none is used twice
+	// Target is what the pool's nodes are made of, new ones too; those that are of
+	// something else are brought to it one batch after another. Empty in documents
+	// of before: then it is what the newest node is made of.
+	Target Parts      `json:"target,omitzero"`
+	Nodes  []allotted `json:"nodes,omitempty"`
 }
 
 // allotted is what a node was given, for as long as anything of it is left.
@@ -176,6 +180,14 @@ type allotted struct {
 	Pods    []netip.Prefix `json:"pods"`
 	Parts   Parts          `json:"parts"`
 	Removed bool           `json:"removed,omitempty"`
+
+	// Version is the kubelet's that Parts hold; Boots and Images are machine.Spec's.
+	Version Version `json:"version,omitzero"`
+	Boots   int64   `json:"boots,omitempty"`
+	Images  int64   `json:"images,omitempty"`
+	// Surge is a node more than the pool's count, for as long as its roll lasts.
+	Surge bool  `json:"surge,omitempty"`
+	Work  *work `json:"work,omitempty"`
 }
 
 // poolDoc is a pool's document with its state read.

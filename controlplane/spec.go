@@ -113,6 +113,9 @@ type Node struct {
 	Pods    []netip.Prefix `json:"pods,omitempty"` // becomes spec.podCIDRs when kubenet
 	// Removed asks for the Node object to be deleted (its machine goes away).
 	Removed bool `json:"removed,omitempty"`
+	// Leave asks for the node to be left by its pods; nil: it takes pods again,
+	// if it was us who kept them away.
+	Leave *Leave `json:"leave,omitempty"`
 }
 
 // Addons are the workloads every cluster is born with.
@@ -132,11 +135,15 @@ type Status struct {
 	// Issuer and SigningKeys are what the running API server says of its tokens:
 	// who issues them, and the ids of the keys that it accepts. WorkloadIdentity
 	// tells that pods are given theirs.
-	Issuer           string    `json:"issuer,omitempty"`
-	SigningKeys      []string  `json:"signingKeys,omitempty"`
-	WorkloadIdentity bool      `json:"workloadIdentity,omitempty"`
-	Error            string    `json:"error,omitempty"`
-	Processes        []Process `json:"processes,omitempty"`
+	Issuer           string   `json:"issuer,omitempty"`
+	SigningKeys      []string `json:"signingKeys,omitempty"`
+	WorkloadIdentity bool     `json:"workloadIdentity,omitempty"`
+	// Refused says why the control plane isn't as its spec asks although one
+	// serves: what was asked for didn't become ready, and the former goes on.
+	Refused    string          `json:"refused,omitempty"`
+	Deprecated []DeprecatedUse `json:"deprecated,omitempty"`
+	Error      string          `json:"error,omitempty"`
+	Processes  []Process       `json:"processes,omitempty"`
 }
 
 // Phase is where a control plane stands.
@@ -156,6 +163,12 @@ type NodeStatus struct {
 	Ready   bool   `json:"ready"`
 	Version string `json:"version"` // kubelet's
 	Reason  string `json:"reason,omitempty"`
+	// Boot is the id of the node's boot; NotReadySince is when it stopped being ready.
+	Boot          string    `json:"boot,omitempty"`
+	NotReadySince time.Time `json:"notReadySince,omitzero"`
+	Cordoned      bool      `json:"cordoned,omitempty"`
+	// Left answers Leave; zero when nothing was asked.
+	Left Left `json:"left,omitzero"`
 }
 
 // Process is one running component.

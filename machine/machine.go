@@ -8,7 +8,10 @@
 // layers and files, and its network namespace is handed to the data plane.
 package machine
 
-import "context"
+import (
+	"context"
+	"encoding/json"
+)
 
 // Spec is what a machine should be.
 type Spec struct {
@@ -20,7 +23,8 @@ type Spec struct {
 	Layers []string `json:"layers,omitempty"`
 	CPUs   int      `json:"cpus"` // whole virtual CPUs
 	Memory int64    `json:"memory"`
-	// Files are written into the machine before each boot, owned by its root.
+	// Files are written into the machine before each boot, owned by its root, and
+	// into one that runs when Create finds that they changed.
 	Files []File `json:"files,omitempty"`
 	// Boots and Images grow by one to ask for a reboot or a reimage.
 	Boots  int64 `json:"boots,omitempty"`
@@ -56,7 +60,15 @@ type Status struct {
 	Images int64  `json:"images"`
 	PID    int    `json:"pid,omitempty"` // of its PID 1, seen from outside
 	Error  string `json:"error,omitempty"`
+	// Guest is what the machine says of itself in GuestPath, as JSON. It is hostile.
+	Guest json.RawMessage `json:"guest,omitempty"`
 }
+
+// GuestPath is the file in which a machine tells of itself, at most GuestBytes long.
+const (
+	GuestPath  = "/run/bastide/status.json"
+	GuestBytes = 64 << 10
+)
 
 // Provider runs machines. Its methods are idempotent, safe for concurrent use,
 // and to be called again after a failure or a restart: a machine that runs as

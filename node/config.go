@@ -8,7 +8,10 @@
 // Config that its machine's files hold.
 package node
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // ConfigPath is where a machine finds its Config, as JSON, mode 0600.
 const ConfigPath = "/etc/bastide/node.json"
@@ -51,6 +54,18 @@ type Config struct {
 	Role Role `json:"role,omitempty"`
 	// Policy switches network policies on; nil: none are enforced.
 	Policy *Policy `json:"policy,omitempty"`
+	// Mirror is where Debian's packages come from, "/debian" and "/debian-security"
+	// below it; empty: where the image's sources say.
+	Mirror string `json:"mirror,omitempty"`
+	// Patch asks for Debian's security updates; nil: none were asked for yet.
+	Patch *Patch `json:"patch,omitempty"`
+}
+
+// Patch asks a node for Debian's updates, once per token.
+type Patch struct {
+	Token string `json:"token"`
+	// Until is when no further package may be begun.
+	Until time.Time `json:"until,omitzero"`
 }
 
 // Role is what a machine is for.
