@@ -158,6 +158,16 @@ type clusterState struct {
 	Former           []former `json:"former,omitempty"`
 	KubeletPrincipal string   `json:"kubeletPrincipal,omitempty"`
 	KubeletClient    string   `json:"kubeletClient,omitempty"`
+
+	// Patch is the last night's order to install security updates; zero: none yet.
+	Patch patchNight `json:"patch,omitzero"`
+}
+
+// patchNight orders the nodes to install the security updates there are. A node
+// that carried out the token's order once doesn't so again.
+type patchNight struct {
+	Token string    `json:"token"` // another one each night
+	Until time.Time `json:"until"` // nothing is begun any more then
 }
 
 // poolState is the private part of an agent pool's document.
