@@ -34,6 +34,7 @@ var edges = map[string]string{
 	"nodeimage": "fault bundle",
 	"instance":  "fault",
 	"rbac":      "fault",
+	"stream":    "",
 
 	// Mechanism: no arm, no store, no provider.
 	"ruleset":      "fault",
@@ -63,7 +64,7 @@ var edges = map[string]string{
 	// Front door and clients.
 	"arm":    "fault resource store",
 	"client": "fault resource",
-	"drill":  "fault client resource",
+	"drill":  "fault client resource stream",
 
 	"bench":     "",
 	"testcloud": "*",
