@@ -86,6 +86,8 @@ type Pool struct {
 	Taints  []string
 	// Subnet is one of the user's; zero: the cluster's own.
 	Subnet resource.ID
+	// Upgrade is how nodes are brought to another version or image.
+	Upgrade Upgrade `json:"upgrade,omitzero"`
 }
 
 // Outbound is how nodes reach the Internet.
