@@ -55,6 +55,8 @@ type Spec struct {
 	Policies bool `json:"policies,omitempty"`
 	// WorkloadIdentity gives pods that ask for it a token; nil: none is given.
 	WorkloadIdentity *WorkloadIdentity `json:"workloadIdentity,omitempty"`
+	// Autoscaler watches pods for the sake of pools' sizes; nil: none grows by itself.
+	Autoscaler *Autoscaler `json:"autoscaler,omitempty"`
 }
 
 // Cloud is how the cloud-controller-manager acts on the service's ARM, with the
@@ -116,6 +118,9 @@ type Node struct {
 	// Leave asks for the node to be left by its pods; nil: it takes pods again,
 	// if it was us who kept them away.
 	Leave *Leave `json:"leave,omitempty"`
+	// Pool is the agent pool that it is of; Note is the newest thing to tell of it.
+	Pool string `json:"pool,omitempty"`
+	Note *Note  `json:"note,omitempty"`
 }
 
 // Addons are the workloads every cluster is born with.
@@ -142,6 +147,7 @@ type Status struct {
 	// serves: what was asked for didn't become ready, and the former goes on.
 	Refused    string          `json:"refused,omitempty"`
 	Deprecated []DeprecatedUse `json:"deprecated,omitempty"`
+	Scaling    *Scaling        `json:"scaling,omitempty"` // with an Autoscaler
 	Error      string          `json:"error,omitempty"`
 	Processes  []Process       `json:"processes,omitempty"`
 }
