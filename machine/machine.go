@@ -24,7 +24,8 @@ type Spec struct {
 	CPUs   int      `json:"cpus"` // whole virtual CPUs
 	Memory int64    `json:"memory"`
 	// Files are written into the machine before each boot, owned by its root, and
-	// into one that runs when Create finds that they changed.
+	// into one that runs when Create finds that they changed. One that is in no later
+	// spec stays.
 	Files []File `json:"files,omitempty"`
 	// Boots and Images grow by one to ask for a reboot or a reimage.
 	Boots  int64 `json:"boots,omitempty"`

@@ -73,7 +73,7 @@ func (p *Provider) boot(ctx context.Context, b *box, spec machine.Spec) error {
 	// Recorded before it runs: what a killed host leaves behind either runs and
 	// is in the record, or ends by itself.
 	record := b.run
-	record.Booted, record.Boots = true, spec.Boots
+	record.Booted, record.Boots, record.Files = true, spec.Boots, digestOf(spec.Files)
 	if err := writeJSON(p.runFile(b.id), record); err != nil {
 		return err
 	}

@@ -77,6 +77,9 @@ func try(args []string) (string, error) {
 	case "spin":
 		return spin()
 	}
+	if out, known, err := tryFile(args[0], arg); known {
+		return out, err
+	}
 	return attack(args[0], arg)
 }
 

@@ -27,6 +27,7 @@ type run struct {
 	Start  string `json:"start"` // tells the process from a later one of the same number
 	Booted bool   `json:"booted"`
 	Boots  int64  `json:"boots"`
+	Files  string `json:"files,omitempty"` // digest of those that it was given
 }
 
 // process is a machine's PID 1, a child of ours or adopted: the pidfd serves both.
@@ -105,7 +106,9 @@ func (p *Provider) start(b *box, spec machine.Spec) error {
 			err = writeJSON(p.runFile(b.id), record)
 		}
 	}
-	p.set(func() { b.proc, b.run, b.stage1, b.failure, b.stopping = proc, record, ours, "", false })
+	p.set(func() {
+		b.proc, b.run, b.stage1, b.failure, b.stopping, b.guest = proc, record, ours, "", false, words{}
+	})
 	p.watch(b, proc)
 	if err != nil {
 		p.end(b, 0)

@@ -72,6 +72,7 @@ type box struct {
 	proc     *process // nil when nothing runs
 	stage1   *os.File // its socket, until it is booted
 	failure  string
+	guest    words
 	stopping bool
 }
 
@@ -102,6 +103,8 @@ func New(cfg Config) (*Provider, error) {
 	if err := p.adoptAll(); err != nil {
 		return nil, errors.Join(fmt.Errorf("machine provider: %w", err), p.Close())
 	}
+	p.lookAtGuests() // before the first Status
+	p.watches.Go(p.hearGuests)
 	return p, nil
 }
 
@@ -166,7 +169,7 @@ func (p *Provider) Status(context.Context) ([]machine.Status, error) {
 		s := machine.Status{ID: b.id, Phase: machine.Stopped, Boots: b.run.Boots, Images: b.disk.Images, Error: b.failure}
 		switch {
 		case b.proc != nil && b.run.Booted:
-			s.Phase, s.PID = machine.Running, b.proc.pid
+			s.Phase, s.PID, s.Guest = machine.Running, b.proc.pid, b.guest.said
 		case b.proc != nil:
 			s.Phase, s.PID = machine.Preparing, b.proc.pid
 		case b.failure != "":
@@ -198,6 +201,9 @@ func (p *Provider) Create(ctx context.Context, spec machine.Spec) error {
 		return fmt.Errorf("machine %s: %w", spec.ID, err)
 	}
 	if p.running(b) != nil {
+		if err := p.refresh(b, spec); err != nil {
+			return fmt.Errorf("machine %s: %w", spec.ID, err)
+		}
 		return nil
 	}
 	if err := p.start(b, spec); err != nil {
