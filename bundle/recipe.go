@@ -110,6 +110,7 @@ func etcdRecipe() recipe {
 	return recipe{name: "etcd", steps: []step{
 		{Component: "etcd", Module: etcdModule, Dir: "runtime/etcd", Package: etcdModule, Output: bin + "etcd", Tags: "grpcnotrace"},
 		{Component: "etcdctl", Module: "go.etcd.io/etcd/etcdctl/v3", Dir: "runtime/etcd", Package: "go.etcd.io/etcd/etcdctl/v3", Output: bin + "etcdctl", Tags: "grpcnotrace"},
+		{Component: "etcdutl", Module: "go.etcd.io/etcd/etcdutl/v3", Dir: "runtime/etcd", Package: "go.etcd.io/etcd/etcdutl/v3", Output: bin + "etcdutl", Tags: "grpcnotrace"},
 	}}
 }
 
