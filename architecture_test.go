@@ -36,6 +36,9 @@ var edges = map[string]string{
 	"rbac":      "fault",
 	"stream":    "",
 
+	// Pure cores of cluster's.
+	"maintenance": "fault",
+
 	// Mechanism: no arm, no store, no provider.
 	"ruleset":      "fault",
 	"dataplane":    "fault ruleset",
@@ -49,7 +52,7 @@ var edges = map[string]string{
 	"host":         "fault store machine controlplane dataplane ruleset metadata",
 
 	// Providers: not each other.
-	"cluster":         "fault resource store reconcile pki machine node controlplane dataplane host arm oidc autoscale",
+	"cluster":         "fault resource store reconcile pki machine node controlplane dataplane host arm oidc autoscale maintenance",
 	"network":         "fault resource store reconcile dataplane ruleset host arm",
 	"compute":         "fault resource store reconcile machine node host arm metadata",
 	"managedidentity": "fault resource store arm",
