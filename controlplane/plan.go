@@ -49,6 +49,7 @@ type Dirs struct {
 	Config string // one directory a program, which that program alone sees
 	Etcd   string // etcd's data
 	Audit  string // the API server's audit.log
+	Slot   Slot   // of the API server
 }
 
 // Plan is a control plane as files, certificates and programs.
@@ -77,6 +78,7 @@ type Leaf struct {
 // Program is one process.
 type Program struct {
 	Name          string
+	Binary        string // in its bundle
 	Bundle        string
 	Version       string
 	Args          []string
@@ -133,7 +135,7 @@ func Compile(s Spec, d Dirs) (Plan, error) {
 	if c.Cloud != nil {
 		programs = append(programs, c.cloudController())
 	}
-	return Plan{Files: files, Leaves: c.leaves(), Programs: programs}, nil
+	return d.Slot.placed(Plan{Files: files, Leaves: c.leaves(), Programs: programs}), nil
 }
 
 // Inputs is a digest of what a program reads at its start only: when it changes,
@@ -167,11 +169,18 @@ type compiler struct {
 
 // file is the path of a program's file.
 func (c *compiler) file(program, name string) string {
+	if program == APIServer {
+		program = c.Slot.Program()
+	}
 	return filepath.Join(c.Config, program, name)
 }
 
 func (c *compiler) program(name, bundle, version, write string, env []string, args ...string) Program {
-	return Program{Name: name, Bundle: bundle, Version: version, Args: args, Env: env, Config: filepath.Join(c.Config, name), Write: write}
+	binary := name
+	if name == APIServer {
+		name = c.Slot.Program()
+	}
+	return Program{Name: name, Binary: binary, Bundle: bundle, Version: version, Args: args, Env: env, Config: filepath.Join(c.Config, name), Write: write}
 }
 
 func (c *compiler) leaves() []Leaf {

@@ -2,7 +2,10 @@
 
 package controlplane
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+)
 
 const (
 	etcdURL = "https://127.0.0.1:2379"
@@ -50,7 +53,9 @@ func (c *compiler) apiServer() Program {
 	args := []string{
 		// The namespace has only the loopback and the cluster's address.
 		"--bind-address=0.0.0.0",
-		"--secure-port=443",
+		// Clients find it at 443, from where the control plane's namespace leads to
+		// the API server that is in charge.
+		"--secure-port=" + strconv.Itoa(int(c.Slot.Port())),
 		"--advertise-address=" + c.Address.String(),
 		"--tls-cert-file=" + f("server.crt"),
 		"--tls-private-key-file=" + f("server.key"),
@@ -64,7 +69,9 @@ func (c *compiler) apiServer() Program {
 		"--allow-privileged=true",
 		"--profiling=false",
 		"--event-ttl=1h",
-		"--endpoint-reconciler-type=lease",
+		// The agent keeps the addresses of the service "kubernetes": of two API
+		// servers, the one that ends would take the other's away.
+		"--endpoint-reconciler-type=none",
 		"--service-cluster-ip-range=" + c.ServiceCIDR.String(),
 		"--shutdown-delay-duration=0s",
 		// Watches end when it is told to: as long as it waits for them it listens no

@@ -51,7 +51,7 @@ func MetricsRequest() pki.Request {
 // Render returns the objects, those that other things wait for first. An add-on
 // without an image is left out.
 func Render(v Values) ([]*unstructured.Unstructured, error) {
-	files := []string{"bootstrap.yaml"}
+	files := []string{"bootstrap.yaml", "kubernetes.yaml"}
 	if v.Spec.Addons.CoreDNS != "" {
 		files = append(files, "coredns.yaml")
 	}
@@ -116,6 +116,7 @@ func render(name string, v Values) ([]*unstructured.Unstructured, error) {
 func Resource(o *unstructured.Unstructured) (schema.GroupVersionResource, error) {
 	plural, ok := map[string]string{
 		"ServiceAccount": "serviceaccounts", "Secret": "secrets", "ConfigMap": "configmaps", "Service": "services", "Deployment": "deployments",
+		"Endpoints": "endpoints", "EndpointSlice": "endpointslices",
 		"ClusterRole": "clusterroles", "ClusterRoleBinding": "clusterrolebindings", "Role": "roles", "RoleBinding": "rolebindings",
 		"PodDisruptionBudget": "poddisruptionbudgets", "APIService": "apiservices", "PriorityClass": "priorityclasses",
 		"CustomResourceDefinition": "customresourcedefinitions", "MutatingWebhookConfiguration": "mutatingwebhookconfigurations",

@@ -43,6 +43,8 @@ func (s *session) watches() []watched {
 			seen: s.deploymentSeen, gone: s.deploymentGone, listed: s.objectsListed("Deployment")},
 		{resource: core("services"), namespace: "kube-system", selector: ours, seen: s.objectSeen, gone: s.objectGone, listed: s.objectsListed("Service")},
 		{resource: core("configmaps"), namespace: "kube-system", selector: ours, seen: s.objectSeen, gone: s.objectGone, listed: s.objectsListed("ConfigMap")},
+		{resource: schema.GroupVersionResource{Group: "discovery.k8s.io", Version: "v1", Resource: "endpointslices"}, namespace: "default",
+			selector: "kubernetes.io/service-name=kubernetes", seen: s.objectSeen, gone: s.objectGone, listed: s.objectsListed("EndpointSlice")},
 		{resource: core("serviceaccounts"), namespace: "kube-system", selector: ours, seen: s.objectSeen, gone: s.objectGone, listed: s.objectsListed("ServiceAccount")},
 	}
 }

@@ -171,6 +171,9 @@ func (p *Plane) start(in *instance, spec controlplane.Spec) error {
 	if err := prepareNetns(netns); err != nil {
 		return fault.New(fault.Unavailable, "", "The network namespace of control plane %s isn't ready.", spec.ID).Because(err)
 	}
+	if err := lead(netns, way{}); err != nil {
+		return err
+	}
 	processes := make([]supervise.Process, len(plan.Programs))
 	for i, program := range plan.Programs {
 		inputs, err := plan.Inputs(program.Name, pinned[program.Name])
@@ -270,9 +273,9 @@ func (p *Plane) programs(plan controlplane.Plan) ([]program, error) {
 		if err != nil {
 			return nil, err
 		}
-		path := b.Path(want.Name)
+		path := b.Path(want.Binary)
 		if path == "" {
-			return nil, fault.New(fault.NotFound, "BundleIncomplete", "Bundle %s has no %s.", b.ID(), want.Name)
+			return nil, fault.New(fault.NotFound, "BundleIncomplete", "Bundle %s has no %s.", b.ID(), want.Binary)
 		}
 		found[i] = program{path: path, root: b.Root()}
 	}
