@@ -139,9 +139,9 @@ func (p *Provider) settle(w *whole, a *allotment, places []place, grants []Grant
 			continue
 		}
 		pool := where.pool
-		parts, err := p.Catalogue.Parts(pool.Pool.Version.String())
+		parts, version, err := p.made(w, pool)
 		if err != nil {
-			return fmt.Errorf("parts of pool %s: %w", pool.Name, err)
+			return err
 		}
 		pods := grants[i].Pods
 		if !w.state.Desired.podsInSubnet() {
@@ -151,7 +151,7 @@ func (p *Provider) settle(w *whole, a *allotment, places []place, grants []Grant
 			}
 			pods, blocks = []netip.Prefix{block}, append(blocks, block)
 		}
-		pool.add(w, parts, grants[i].Address, pods)
+		pool.add(w, allotted{Parts: parts, Version: version, Address: grants[i].Address, Pods: pods})
 		if !slices.Contains(a.pools, pool) {
 			a.pools = append(a.pools, pool)
 		}
@@ -170,10 +170,14 @@ func (pool *poolDoc) remove(count int) {
 	}
 }
 
-// add allots one node more.
-func (pool *poolDoc) add(w *whole, parts Parts, address netip.Addr, pods []netip.Prefix) {
-	pool.Nodes = append(pool.Nodes, allotted{Number: pool.Next, Parts: parts, Address: address, Pods: pods,
-		Name:    nodeName(pool.Pool.Name, nodeDigits(w.state.UID), pool.Next),
-		Machine: machineID(w.state.ID, pool.Pool.Name, pool.Next)})
+// add allots one node more, made of what n says.
+func (pool *poolDoc) add(w *whole, n allotted) {
+	n.Number = pool.Next
+	n.Name = nodeName(pool.Pool.Name, nodeDigits(w.state.UID), n.Number)
+	n.Machine = machineID(w.state.ID, pool.Pool.Name, n.Number)
+	if pool.Target.Image == "" {
+		pool.Target = n.Parts
+	}
+	pool.Nodes = append(pool.Nodes, n)
 	pool.Next++
 }

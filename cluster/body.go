@@ -129,6 +129,7 @@ func fillCluster(body object, d *Desired) (object, error) {
 	fillNetwork(body, d)
 	fillPodAccess(body, d)
 	fillIssuer(body, d)
+	fillOverride(body, d)
 	set(body, "properties.enableRBAC", true)
 	preset(body, "properties.supportPlan", "KubernetesOfficial")
 	preset(body, "sku.name", "Base")
@@ -153,6 +154,7 @@ func fillPool(properties object, pool Pool) {
 	if len(pool.Taints) > 0 {
 		set(properties, "nodeTaints", pool.Taints)
 	}
+	fillUpgrade(properties, pool.Upgrade)
 	preset(properties, "osType", "Linux")
 	preset(properties, "osSKU", "Debian")
 	preset(properties, "osDiskType", "Managed")

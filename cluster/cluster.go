@@ -143,6 +143,9 @@ type clusterState struct {
 	Host    string  `json:"host"`
 	Desired Desired `json:"desired"`
 	Stopped bool    `json:"stopped,omitempty"`
+	// Running is what the control plane reported last to run; Desired.Version may be ahead of it.
+	Running Version  `json:"running,omitzero"`
+	Refusal *refusal `json:"refusal,omitempty"` // of the last upgrade that was
 
 	FQDN   string     `json:"fqdn"`
 	Domain string     `json:"domain"` // of the instance, as it was
@@ -252,6 +255,7 @@ func (p *Provider) load(ctx context.Context, doc *arm.Document) (*whole, error) 
 		if err := json.Unmarshal(d.State, &pool.poolState); err != nil {
 			return nil, fmt.Errorf("pool %s: state: %w", d.ID, err)
 		}
+		pool.adopt()
 		w.pools = append(w.pools, pool)
 	}
 	return w, nil

@@ -106,7 +106,7 @@ func (p *Provider) nodeConfig(w *whole, pool *poolDoc, n allotted, size machine.
 		inside, pods.Plugin, pods.VNet = subnet.Prefix, azureCNI, subnet.Prefixes
 	}
 	return node.Config{
-		Hostname: n.Name, Address: n.Address, KubernetesVersion: pool.Pool.Version.String(),
+		Hostname: n.Name, Address: n.Address, KubernetesVersion: n.Version.String(),
 		Server: fmt.Sprintf("https://%s", netip.AddrPortFrom(w.state.Server, apiServerPort)), CA: keys.CA.Certificate,
 		BootstrapToken: keys.BootstrapTokenID + "." + keys.BootstrapTokenCode,
 		Proxy:          node.Credential(keys.Proxy),
@@ -133,7 +133,7 @@ func (p *Provider) nodeLabels(w *whole, pool *poolDoc, n allotted, size machine.
 		"kubernetes.azure.com/role":               "agent",
 		"kubernetes.azure.com/cluster":            cutLabel(w.state.Desired.NodeGroup),
 		"kubernetes.azure.com/os-sku":             "Debian",
-		"kubernetes.azure.com/node-image-version": cutLabel("Debian-" + n.Parts.Image),
+		"kubernetes.azure.com/node-image-version": cutLabel(imageVersion(n.Parts.Image)),
 		"node.kubernetes.io/instance-type":        size.Name,
 		"topology.kubernetes.io/region":           p.Location,
 	} {

@@ -110,7 +110,7 @@ func testProvider(t *testing.T, s store.Store) (*Provider, *directory) {
 	t.Helper()
 	d := &directory{made: map[string]string{}, denied: map[string]bool{}, ends: map[string]time.Time{}}
 	p, err := New(Config{
-		Store: s, Catalogue: catalogue{"1.36.3", "1.35.4"}, Directory: d,
+		Store: s, Catalogue: catalogue{"1.36.3", "1.35.4", "1.34.4"}, Directory: d,
 		CheckSecret: func(_ context.Context, _, secret string) error {
 			if secret != "right" {
 				return errors.New("wrong")

@@ -71,6 +71,8 @@ type Desired struct {
 	Integration     Integration // with the directory
 	NoLocalAccounts bool        // no client certificates are given out, and none count
 
+	Override Override `json:"override,omitzero"`
+
 	Pools []Pool `json:"-"` // they have documents of their own
 }
 

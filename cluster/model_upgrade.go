@@ -34,6 +34,16 @@ type Upgrade struct {
 	Cordon bool `json:"cordon,omitempty"`
 }
 
+// Override lets an upgrade begin, until it ends, that would be refused for the
+// use of APIs that the next release hasn't.
+type Override struct {
+	Force bool      `json:"force,omitempty"`
+	Until time.Time `json:"until,omitzero"`
+}
+
+// forces tells whether it lets an upgrade begin now.
+func (o Override) forces(now time.Time) bool { return o.Force && now.Before(o.Until) }
+
 // MaxSurge is how many nodes a pool may have too many while it is upgraded.
 func (u Upgrade) MaxSurge(nodes int) int { return amount(or(u.Surge, defaultSurge), nodes) }
 

@@ -94,6 +94,7 @@ func (p *parser) cluster(body map[string]any, id resource.ID, old *Desired) Desi
 	p.integration(&d, props, old)
 	p.issuer(&d, props, old)
 	p.podAccess(&d, body, old)
+	p.override(&d, props.UpgradeSettings, old)
 	p.pools(&d, props.AgentPoolProfiles, old)
 	if model.SKU != nil && model.SKU.Tier != nil && !slices.Contains(tiers(), strings.ToLower(string(*model.SKU.Tier))) {
 		p.bad("InvalidParameter", "sku.tier", "The tier %q isn't one of Free, Standard or Premium.", *model.SKU.Tier)

@@ -36,7 +36,7 @@ func (p *parser) pools(d *Desired, profiles []*aks.ManagedClusterAgentPoolProfil
 		}
 		d.Pools = append(d.Pools, p.pool(d, name, fmt.Sprintf("%s[%d].", target, i), poolFields{
 			count: profile.Count, size: profile.VMSize, mode: profile.Mode, version: profile.OrchestratorVersion,
-			maxPods: profile.MaxPods, labels: profile.NodeLabels, taints: profile.NodeTaints, subnet: profile.VnetSubnetID,
+			maxPods: profile.MaxPods, labels: profile.NodeLabels, taints: profile.NodeTaints, subnet: profile.VnetSubnetID, upgrade: profile.UpgradeSettings,
 		}, old))
 	}
 	if old == nil {
@@ -59,6 +59,7 @@ type poolFields struct {
 	labels  map[string]*string
 	taints  []*string
 	subnet  *string
+	upgrade *aks.AgentPoolUpgradeSettings
 }
 
 // agentPool reads the body of an agentPools resource of cluster d.
@@ -74,7 +75,7 @@ func (p *parser) agentPool(body map[string]any, name string, d *Desired) Pool {
 	}
 	return p.pool(d, name, "properties.", poolFields{
 		count: props.Count, size: props.VMSize, mode: props.Mode, version: props.OrchestratorVersion,
-		maxPods: props.MaxPods, labels: props.NodeLabels, taints: props.NodeTaints, subnet: props.VnetSubnetID,
+		maxPods: props.MaxPods, labels: props.NodeLabels, taints: props.NodeTaints, subnet: props.VnetSubnetID, upgrade: props.UpgradeSettings,
 	}, d)
 }
 
@@ -112,6 +113,7 @@ func (p *parser) pool(d *Desired, name, target string, f poolFields, old *Desire
 		pool.Count = 1
 	}
 	pool.Version = p.poolVersion(value(f.version), target+"orchestratorVersion", d.Version, was, exists)
+	pool.Upgrade = p.upgradeSettings(f.upgrade, was.Upgrade, target)
 	pool.Labels, pool.Taints = was.Labels, was.Taints
 	if f.labels != nil {
 		pool.Labels = texts(f.labels)

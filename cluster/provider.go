@@ -37,7 +37,7 @@ func (p *Provider) ARM() arm.Provider {
 			Links: []arm.Link{{Path: "properties.vnetSubnetID", Action: joinSubnetAction}},
 			Put:   p.putPool, Delete: p.deletePool, View: p.viewPool,
 			Actions: map[string]arm.Hook{
-				"upgradeNodeImageVersion": refuse("upgradeNodeImageVersion"),
+				"upgradeNodeImageVersion": p.upgradeNodeImage,
 				"deleteMachines":          refuse("deleteMachines"),
 				"abort":                   refuse("abort"),
 			},

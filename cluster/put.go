@@ -45,6 +45,10 @@ func (p *Provider) putCluster(ctx context.Context, r *arm.Request) (*arm.Plan, e
 	changed := old == nil || w.doc.ProvisioningState != resource.Succeeded || !sameCluster(w.state.Desired, d)
 	if old != nil {
 		w.state.reidentify(r.ID, &d)
+		if err := p.checkDeprecated(ctx, w, &d); err != nil {
+			return nil, err
+		}
+		plan.State = w.upgrading(&d)
 	}
 	w.state.Desired = d
 	pools, err := p.planPools(r, w, &d)

@@ -28,7 +28,7 @@ func (p *Provider) planPools(r *arm.Request, w *whole, d *Desired) ([]*arm.Docum
 		if err != nil {
 			return nil, err
 		}
-		document, err := poolDocument(r.ID.Child("agentPools", pool.Name), was, properties, pool)
+		document, err := p.poolDocument(r.ID.Child("agentPools", pool.Name), was, properties, pool)
 		if err != nil {
 			return nil, err
 		}
@@ -49,10 +49,19 @@ func profile(body object, name string) object {
 }
 
 // poolDocument is the document of a pool with these properties; was may be nil.
-func poolDocument(id resource.ID, was *poolDoc, properties object, pool Pool) (*arm.Document, error) {
+// Its nodes' parts are chosen when it is new, and with each version: the newest
+// node image comes along.
+func (p *Provider) poolDocument(id resource.ID, was *poolDoc, properties object, pool Pool) (*arm.Document, error) {
 	document, state := &arm.Document{}, poolState{}
 	if was != nil {
 		*document, state = *was.Document, was.poolState
+	}
+	if was == nil || was.Pool.Version != pool.Version {
+		parts, err := p.Catalogue.Parts(pool.Version.String())
+		if err != nil {
+			return nil, fmt.Errorf("parts of pool %s: %w", pool.Name, err)
+		}
+		state.Target = parts
 	}
 	state.Pool = pool
 	fillPool(properties, pool)
@@ -105,8 +114,8 @@ func (p *Provider) putPool(ctx context.Context, r *arm.Request) (*arm.Plan, erro
 	if properties == nil {
 		properties = object{}
 	}
-	document, err := poolDocument(r.ID, was, properties, pool)
-	return &arm.Plan{Document: document, Async: async}, err
+	document, err := p.poolDocument(r.ID, was, properties, pool)
+	return &arm.Plan{Document: document, Async: async, State: upgrading(was, pool)}, err
 }
 
 // validateChange checks one pool as it would be among the others.

@@ -136,13 +136,17 @@ func (r *runner) plan(ctx context.Context, w *whole, h *hosted) ([]store.Change,
 	if w.subnets, err = r.Provider.subnets(ctx, w.places()); err != nil {
 		return nil, err
 	}
-	forgotten := forget(w, h)
+	followed, changedPools, err := w.follow(h)
+	if err != nil {
+		return nil, err
+	}
+	forgotten := append(changedPools, forget(w, h)...)
 	allotted, err := r.allot(ctx, w)
 	if err != nil {
 		return nil, err
 	}
 	changes := allotted.changes // first, to be in one transaction with what they are for
-	if docChanged || allotted.state {
+	if docChanged || followed || allotted.state {
 		if changes, err = stateChange(changes, w.doc, w.state); err != nil {
 			return nil, err
 		}

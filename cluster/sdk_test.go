@@ -187,11 +187,11 @@ func readOnlyCalls(t *testing.T, w *world, factory *sdk.ClientFactory) {
 		t.Errorf("pool's upgrade profile: %v", err)
 	}
 	versions, err := pools.GetAvailableAgentPoolVersions(ctx, "rg1", "c1", nil)
-	if err != nil || len(versions.Properties.AgentPoolVersions) != 2 {
+	if err != nil || len(versions.Properties.AgentPoolVersions) != 3 {
 		t.Errorf("pool versions: %+v, %v", versions.Properties, err)
 	}
 	kubernetes, err := clusters.ListKubernetesVersions(ctx, "eastus", nil)
-	if err != nil || len(kubernetes.Values) != 2 {
+	if err != nil || len(kubernetes.Values) != 3 {
 		t.Errorf("versions: %+v, %v", kubernetes.Values, err)
 	}
 	if _, err := clusters.BeginRunCommand(ctx, "rg1", "c1", sdk.RunCommandRequest{Command: ptr("id")}, nil); status(err) != http.StatusBadRequest {

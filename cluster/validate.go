@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
-	"bastide.dev/fault"
 	"bastide.dev/resource"
 )
 
@@ -44,6 +43,7 @@ func (p *parser) validate(d *Desired, id resource.ID, old *Desired) {
 	p.validateIntegration(d)
 	p.validateIssuer(d, old)
 	p.validatePools(d, old)
+	p.validateVersion(d, old)
 	if old != nil {
 		p.unchanged(d, old)
 	}
@@ -90,22 +90,12 @@ func (p *parser) unchanged(d, old *Desired) {
 	p.fixed(strings.EqualFold(d.Access.Zone, old.Access.Zone), prefix+"apiServerAccessProfile.privateDNSZone")
 	p.fixed(d.Access.Subdomain == old.Access.Subdomain, prefix+"fqdnSubdomain")
 	p.changedIdentity(d, old)
-	p.noUpgrade(d.Version, old.Version, prefix+"kubernetesVersion")
+	p.upgradable(d.Version, old, prefix+"kubernetesVersion")
 }
 
 // fixed records a change of a property that can't change.
 func (p *parser) fixed(same bool, target string) {
 	if !same {
 		p.bad("PropertyChangeNotAllowed", target, "Changing property '%s' is not allowed.", target)
-	}
-}
-
-func (p *parser) noUpgrade(to, from Version, target string) {
-	switch c := to.Compare(from); {
-	case c < 0:
-		p.bad("OperationNotAllowed", target, "Downgrading from %s to %s is not allowed.", from, to)
-	case c > 0:
-		p.problems = append(p.problems, fault.New(fault.Unsupported, "PropertyNotSupported",
-			"%s can't change from %s to %s here: upgrades aren't offered.", target, from, to).At(target))
 	}
 }

@@ -87,7 +87,7 @@ func (p *parser) validatePool(d *Desired, pool Pool, target string, old *Desired
 		// The kubelet gives its Node labels and taints when it registers; changing them later needs more.
 		p.fixed(maps.Equal(pool.Labels, was.Labels), target+"nodeLabels")
 		p.fixed(sameTexts(pool.Taints, was.Taints), target+"nodeTaints")
-		p.noUpgrade(pool.Version, was.Version, target+"orchestratorVersion")
+		p.poolUpgradable(pool.Version, was.Version, target+"orchestratorVersion")
 	}
 }
 

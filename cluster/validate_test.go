@@ -131,7 +131,16 @@ func TestBadClusters(t *testing.T) {
 		{"pool.vnetSubnetID", strings.Replace(testCluster, "Microsoft.ContainerService/managedClusters/c1", "Microsoft.Network/virtualNetworks/v/subnets/s", 1), "SubnetNotFound", pool + "vnetSubnetID", "wasn't found"},
 		{"pool.scaleSetPriority", "Spot", "PropertyNotSupported", pool + "scaleSetPriority", "spot"},
 		{"pool.type", "AvailabilitySet", "PropertyNotSupported", pool + "type", "VirtualMachineScaleSets"},
-		{"pool.upgradeSettings", object{"maxSurge": "50%"}, "PropertyNotSupported", pool + "upgradeSettings.maxSurge", "10%"},
+		{"pool.upgradeSettings", object{"maxSurge": "101%"}, "InvalidParameter", pool + "upgradeSettings.maxSurge", "33%"},
+		{"pool.upgradeSettings", object{"maxSurge": "some"}, "InvalidParameter", pool + "upgradeSettings.maxSurge", "33%"},
+		{"pool.upgradeSettings", object{"maxSurge": "-1"}, "InvalidParameter", pool + "upgradeSettings.maxSurge", "33%"},
+		{"pool.upgradeSettings", object{"maxSurge": "0"}, "InvalidParameter", pool + "upgradeSettings.maxSurge", "both be 0"},
+		{"pool.upgradeSettings", object{"maxUnavailable": "1001"}, "InvalidParameter", pool + "upgradeSettings.maxUnavailable", "1000"},
+		{"pool.upgradeSettings", object{"drainTimeoutInMinutes": 4}, "InvalidParameter", pool + "upgradeSettings.drainTimeoutInMinutes", "5 to 1440"},
+		{"pool.upgradeSettings", object{"drainTimeoutInMinutes": 1441}, "InvalidParameter", pool + "upgradeSettings.drainTimeoutInMinutes", "5 to 1440"},
+		{"pool.upgradeSettings", object{"nodeSoakDurationInMinutes": 31}, "InvalidParameter", pool + "upgradeSettings.nodeSoakDurationInMinutes", "0 to 30"},
+		{"pool.upgradeSettings", object{"undrainableNodeBehavior": "Leave"}, "InvalidParameter", pool + "upgradeSettings.undrainableNodeBehavior", "Cordon"},
+		{"pool.upgradeSettings", object{"newThing": 1}, "PropertyNotSupported", pool + "upgradeSettings.newThing", "newThing"},
 		{"pool.nodeLabels", object{"bad key": "v"}, "InvalidParameter", pool + "nodeLabels", "bad key"},
 		{"pool.nodeLabels", object{"kubernetes.azure.com/mode": "x"}, "InvalidParameter", pool + "nodeLabels", "reserved"},
 		{"pool.nodeLabels", object{"node-role.kubernetes.io/x": ""}, "InvalidParameter", pool + "nodeLabels", "reserved"},
@@ -218,7 +227,7 @@ func TestChangesNotAllowed(t *testing.T) {
 		"pool.maxPods":                            50,
 		"pool.nodeLabels":                         object{"a": "b"},
 		"properties.agentPoolProfiles":            []any{object{"name": "other", "count": 1, "mode": "System"}},
-		"properties.kubernetesVersion":            "1.36.3",
+		"properties.kubernetesVersion":            "1.34.4",
 	} {
 		w := newWorld(t)
 		w.must("PUT", testCluster, azBody(1), resource.Succeeded)

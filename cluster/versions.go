@@ -124,12 +124,48 @@ func (vs Versions) list() string {
 	return strings.Join(names, ", ")
 }
 
+// window is how many minors before the newest one are supported (AKS's N-2).
+const window = 2
+
+// supported are the releases that new clusters may have.
+func (vs Versions) supported() Versions {
+	var can Versions
+	for _, v := range vs {
+		if vs.supports(v) {
+			can = append(can, v)
+		}
+	}
+	return can
+}
+
+// supports tells whether a release is within the support window.
+func (vs Versions) supports(v Version) bool {
+	if len(vs) == 0 {
+		return false
+	}
+	newest := vs[len(vs)-1]
+	return v.Major == newest.Major && v.Minor >= newest.Minor-window
+}
+
 // upgrades lists the versions that an API server of version v can go to: newer
-// patches and the next minor.
+// patches and the next minor. That one may be out of support itself: it is the
+// only way up from one that is longer.
 func (vs Versions) upgrades(v Version) []Version {
 	var to []Version
 	for _, o := range vs {
 		if o.Compare(v) > 0 && o.Major == v.Major && o.Minor <= v.Minor+1 {
+			to = append(to, o)
+		}
+	}
+	return to
+}
+
+// poolUpgrades lists the versions that a pool of version v can go to under an
+// API server: kubelets may skip minors, nodes are made anew.
+func (vs Versions) poolUpgrades(v, server Version) []Version {
+	var to []Version
+	for _, o := range vs.forPool(server) {
+		if o.Compare(v) > 0 {
 			to = append(to, o)
 		}
 	}
@@ -150,5 +186,5 @@ func (vs Versions) forPool(v Version) []Version {
 func (vs Versions) unknown(text, location, target string) *fault.Error {
 	return fault.New(fault.Invalid, "K8sVersionNotSupported",
 		"Version %s is not supported in %s. Versions that exist: %s. Use [az aks get-versions -l %s] to list them.",
-		text, location, vs.list(), location).At(target)
+		text, location, vs.supported().list(), location).At(target)
 }

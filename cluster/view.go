@@ -38,7 +38,7 @@ func (p *Provider) viewCluster(ctx context.Context, d *arm.Document, version res
 		"properties.maxAgentPools":            maxPools,
 		"properties.resourceUID":              s.UID,
 		"properties.powerState":               powerState(s.Stopped),
-		"properties.currentKubernetesVersion": s.Desired.Version.String(),
+		"properties.currentKubernetesVersion": s.running().String(),
 	} {
 		set(body, path, value)
 	}
@@ -90,6 +90,7 @@ func (p *Provider) viewPool(ctx context.Context, d *arm.Document, _ resource.API
 	if err := json.Unmarshal(d.State, &pool.poolState); err != nil {
 		return nil, fmt.Errorf("pool %s: state: %w", d.ID, err)
 	}
+	pool.adopt()
 	properties, err := pool.properties(cluster.Stopped)
 	if err != nil {
 		return nil, err
@@ -104,7 +105,7 @@ func (pool *poolDoc) properties(stopped bool) (object, error) {
 		return nil, err
 	}
 	properties := body["properties"].(object)
-	properties["currentOrchestratorVersion"] = pool.Pool.Version.String()
+	properties["currentOrchestratorVersion"] = pool.current().String()
 	properties["powerState"] = powerState(stopped)
 	if image := pool.image(); image != "" {
 		properties["nodeImageVersion"] = image
@@ -115,14 +116,35 @@ func (pool *poolDoc) properties(stopped bool) (object, error) {
 	return properties, nil
 }
 
-// image is the node image of the pool's newest node, "" as long as it has none.
-func (pool *poolDoc) image() string {
-	for i := len(pool.Nodes) - 1; i >= 0; i-- {
-		if !pool.Nodes[i].Removed {
-			return "Debian-" + pool.Nodes[i].Parts.Image
+// current is the version that all of the pool's nodes have at least.
+func (s *poolState) current() Version {
+	oldest := s.Pool.Version
+	for _, n := range s.Nodes {
+		if !n.Removed && n.Version.Compare(oldest) < 0 {
+			oldest = n.Version
 		}
 	}
-	return ""
+	return oldest
+}
+
+// image is the node image that the pool's nodes have: as long as not all have
+// the newer one, the former. Without nodes it is what new ones will have.
+func (s *poolState) image() string {
+	image := s.Target.Image
+	for _, n := range s.Nodes {
+		if !n.Removed && n.Parts.Image != s.Target.Image {
+			image = n.Parts.Image
+		}
+	}
+	return imageVersion(image)
+}
+
+// imageVersion is a node image's version as AKS shows such.
+func imageVersion(image string) string {
+	if image == "" {
+		return ""
+	}
+	return "Debian-" + image
 }
 
 func powerState(stopped bool) object {
