@@ -175,6 +175,7 @@ func (a *Agent) setNode(n controlplane.NodeStatus) {
 	a.update(func(s *State) {
 		i, found := slices.BinarySearchFunc(s.Nodes, n.Name, byName)
 		if found {
+			n.Left = s.Nodes[i].Left // setLeft's alone
 			s.Nodes[i] = n
 		} else {
 			s.Nodes = slices.Insert(s.Nodes, i, n)

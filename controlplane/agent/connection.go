@@ -3,12 +3,15 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"bastide.dev/controlplane"
@@ -31,7 +34,13 @@ type connection struct {
 	leaf    pki.Pair
 	api     rest.Interface
 	objects dynamic.Interface
+	// typed is for libraries that want it, and made when one does first: it is large.
+	typed func() (*kubernetes.Clientset, error)
 }
+
+// refuseRedirect is for http.Client.CheckRedirect. What a workload answers through
+// the API server's proxy must not lead the agent's rights elsewhere.
+func refuseRedirect[R any](R, []R) error { return errors.New("a redirect isn't followed") }
 
 // connection is called by Run alone.
 func (a *Agent) connection() (*connection, error) {
@@ -54,7 +63,8 @@ func (a *Agent) connection() (*connection, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make client: %w", err)
 	}
-	c := &connection{leaf: leaf}
+	client.CheckRedirect = refuseRedirect
+	c := &connection{leaf: leaf, typed: sync.OnceValues(func() (*kubernetes.Clientset, error) { return kubernetes.NewForConfigAndClient(config, client) })}
 	if c.api, err = rest.UnversionedRESTClientForConfigAndClient(config, client); err != nil {
 		return nil, fmt.Errorf("make client: %w", err)
 	}

@@ -31,8 +31,12 @@ func (s *session) nodeSeen(o *unstructured.Unstructured) {
 		s.deploy()
 	}
 	cidr, _, _ := unstructured.NestedString(o.Object, "spec", "podCIDR")
-	if n := find(s.current(), o.GetName()); !known || n != nil && (n.Removed || cidr == "") {
+	n := find(s.current(), o.GetName())
+	if !known || n != nil && (n.Removed || cidr == "") {
 		s.queue.Add(keyNode + o.GetName())
+	}
+	if !known || n != nil && (n.Leave != nil && !status.Cordoned || n.Leave == nil && marked(o.GetAnnotations())) {
+		s.leaves.queue.Add(o.GetName())
 	}
 }
 
@@ -54,10 +58,13 @@ func (s *session) nodesListed(names map[string]bool) {
 	}
 }
 
-// slim keeps of a Node what keepNode looks at.
+// slim keeps of a Node what keepNode and keepLeave look at.
 func slim(o *unstructured.Unstructured) *unstructured.Unstructured {
 	kept := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{}}}
 	kept.SetName(o.GetName())
+	if marked(o.GetAnnotations()) {
+		kept.SetAnnotations(map[string]string{cordonMark: "", outMark: "", rebootMark: ""})
+	}
 	if cidr, ok, _ := unstructured.NestedString(o.Object, "spec", "podCIDR"); ok {
 		_ = unstructured.SetNestedField(kept.Object, cidr, "spec", "podCIDR") // the path is a map: it can't fail
 	}
@@ -68,10 +75,16 @@ func nodeStatus(o *unstructured.Unstructured) controlplane.NodeStatus {
 	ready := condition(o, "Ready")
 	version, _, _ := unstructured.NestedString(o.Object, "status", "nodeInfo", "kubeletVersion")
 	n := controlplane.NodeStatus{Name: o.GetName(), Ready: ready.status == "True", Version: version}
+	n.Boot, _, _ = unstructured.NestedString(o.Object, "status", "nodeInfo", "bootID")
+	n.Cordoned, _, _ = unstructured.NestedBool(o.Object, "spec", "unschedulable")
 	if len(version) > 0 && version[0] == 'v' {
 		n.Version = version[1:]
 	}
 	if !n.Ready {
+		n.NotReadySince = ready.since
+		if n.NotReadySince.IsZero() { // it never was
+			n.NotReadySince = o.GetCreationTimestamp().UTC()
+		}
 		n.Reason = ready.message
 		if n.Reason == "" {
 			n.Reason = ready.reason

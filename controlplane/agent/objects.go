@@ -208,14 +208,21 @@ func observed(o *unstructured.Unstructured) bool {
 	return seen >= o.GetGeneration()
 }
 
-type conditionOf struct{ status, reason, message string }
+type conditionOf struct {
+	status, reason, message string
+	since                   time.Time
+}
 
 func condition(o *unstructured.Unstructured, kind string) conditionOf {
 	all, _, _ := unstructured.NestedSlice(o.Object, "status", "conditions")
 	for _, c := range all {
 		if m, ok := c.(map[string]any); ok && m["type"] == kind {
 			text := func(field string) string { v, _ := m[field].(string); return v }
-			return conditionOf{text("status"), text("reason"), text("message")}
+			since, err := time.Parse(time.RFC3339, text("lastTransitionTime"))
+			if err != nil {
+				since = time.Time{} // whoever wrote it may have written anything
+			}
+			return conditionOf{text("status"), text("reason"), text("message"), since.UTC()}
 		}
 	}
 	return conditionOf{}

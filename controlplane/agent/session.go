@@ -28,6 +28,7 @@ type session struct {
 	api    rest.Interface
 	client dynamic.Interface
 	queue  *reconcile.Queue
+	leaves *leaves
 
 	mu      sync.Mutex                            // guards what follows
 	objects map[string]*unstructured.Unstructured // what should be, by key
@@ -45,7 +46,7 @@ func newSession(a *Agent) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &session{Agent: a, api: c.api, client: c.objects, queue: reconcile.NewQueue(reconcile.Backoff{Min: 20 * time.Millisecond, Max: 30 * time.Second}),
+	return &session{Agent: a, api: c.api, client: c.objects, leaves: newLeaves(c), queue: reconcile.NewQueue(reconcile.Backoff{Min: 20 * time.Millisecond, Max: 30 * time.Second}),
 		objects: map[string]*unstructured.Unstructured{}, applied: map[string]string{},
 		nodes: map[string]*unstructured.Unstructured{}, csrs: map[string]*unstructured.Unstructured{}, reviews: make(chan struct{}, 1)}, nil
 }
@@ -141,6 +142,7 @@ func (s *session) run(ctx context.Context) error {
 	s.queue.Add(keyRender)
 	var g reconcile.Group
 	g.Add("objects", reconcile.Loop{Name: "agent", Queue: s.queue, Reconciler: s, Workers: 8, Logger: s.Logger}.Run)
+	g.Add("leaving nodes", reconcile.Loop{Name: "leaves", Queue: s.leaves.queue, Reconciler: reconcile.Func(s.keepLeave), Workers: leavesAtOnce, Logger: s.Logger}.Run)
 	g.Add("readiness", s.awaitReady)
 	g.Add("reviews of pods", s.review)
 	for _, w := range s.watches() {
@@ -184,6 +186,7 @@ func (s *session) specChanged() {
 	defer s.mu.Unlock()
 	for name := range s.nodes {
 		s.queue.Add(keyNode + name)
+		s.leaves.queue.Add(name)
 	}
 	for name := range s.csrs {
 		s.queue.Add(keyCSR + name)
