@@ -90,6 +90,7 @@ type Pod struct {
 	Mirror      bool   // of the node's own
 	Local       bool   // it has storage that ends with the node
 	System      bool   // of kube-system
+	Ending      bool   // it is being deleted
 	Evict       *bool  // what its annotation says of eviction
 	// Since is when it was found that the pod has no place.
 	Since time.Time
@@ -157,6 +158,7 @@ type Input struct {
 	Profile Profile
 	Pools   []Pool
 	Nodes   []*Node
+	Missing []Missing
 	Pending []*Pod // those for which the scheduler found no place
 	Daemons []*Pod // what each DaemonSet would start on a node
 	Budgets []Budget
@@ -169,8 +171,6 @@ type Input struct {
 type Decision struct {
 	// Want is how many nodes each pool should have, of those that should have more.
 	Want map[string]int
-	// Lost is the same of pools whose nodes didn't come in time.
-	Lost map[string]int
 	// Remove are the nodes to be taken away.
 	Remove []string
 	Memory Memory
@@ -184,22 +184,25 @@ type Decision struct {
 	Unwell   string            // why nothing is done at all
 }
 
+// Missing is a node that a pool was given and that hasn't registered.
+type Missing struct {
+	Name, Pool string
+}
+
 // Memory is what has to be remembered from one decision to the next. Forgotten,
 // it only delays.
 type Memory struct {
 	Unneeded map[string]time.Time // nodes, since when
+	Missing  map[string]time.Time // nodes, since when
 	Asked    map[string]time.Time // nodes whose removal was asked for
-	Added    time.Time
-	Deleted  time.Time
-	Failed   time.Time
+	Added    time.Time            // when a pool was to grow last
+	Deleted  time.Time            // when a node that was asked for went
+	Failed   time.Time            // when one didn't go, or didn't come
 	Pools    map[string]PoolMemory
 }
 
-// PoolMemory is what is remembered of a pool.
+// PoolMemory is what is remembered of a pool whose nodes didn't come.
 type PoolMemory struct {
-	Count    int       // as it was
-	Since    time.Time // when it became so, or a node came last
-	Present  int       // nodes that had come then
-	Failures int       // of nodes to come, in a row
+	Failures int       // in a row
 	Until    time.Time // it isn't tried again before
 }
