@@ -59,6 +59,21 @@ type Config struct {
 	Mirror string `json:"mirror,omitempty"`
 	// Patch asks for Debian's security updates; nil: none were asked for yet.
 	Patch *Patch `json:"patch,omitempty"`
+	// Look is a token: a new one asks which updates there are (Status.Upgradable),
+	// and installs none.
+	Look string `json:"look,omitempty"`
+	// Authority names the CA that signs nodes' certificates. When it changes,
+	// kubelet puts its certificates aside, though they may be valid for long, and
+	// asks for others with the bootstrap token.
+	Authority string `json:"authority,omitempty"`
+}
+
+// Live is the config as far as a node that booted with boot can take it on
+// without a reboot: who and where it is, and how big, stays.
+func (c Config) Live(boot Config) Config {
+	c.Hostname, c.Address, c.ProviderID, c.Role = boot.Hostname, boot.Address, boot.ProviderID, boot.Role
+	c.CPUs, c.Memory, c.Network.Plugin = boot.CPUs, boot.Memory, boot.Network.Plugin
+	return c
 }
 
 // Patch asks a node for Debian's updates, once per token.

@@ -98,7 +98,6 @@ func Files(c Config) ([]File, error) {
 	if c.BootstrapToken != "" {
 		files = append(files, File{BootstrapPath, 0o600, kubeconfig(c, map[string]any{"token": c.BootstrapToken})})
 	}
-	files = append(files, sshFiles(c)...)
 	policy, err := policyFiles(c)
 	if err != nil {
 		return nil, err
@@ -119,6 +118,21 @@ func Files(c Config) ([]File, error) {
 		files = append(files, File{path, 0o644, data})
 	}
 	return files, nil
+}
+
+// ContainerdReads are the files whose change containerd notices only when it
+// starts, and so on for the others. What a registry is signed by is read with
+// each pull, a network with each pod.
+func ContainerdReads() []string { return []string{ContainerdPath} }
+
+// KubeletReads are kubelet's.
+func KubeletReads() []string {
+	return []string{KubeletConfigPath, CAPath, BootstrapPath, credentialsPath}
+}
+
+// ProxyReads are kube-proxy's.
+func ProxyReads() []string {
+	return []string{ProxyConfigPath, proxyKubeconfig, proxyCertPath, proxyKeyPath, CAPath}
 }
 
 // baseFiles are those of any machine.

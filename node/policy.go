@@ -23,6 +23,11 @@ func (c Config) Enforces() bool { return c.Policy != nil && c.Network.Plugin != 
 // PolicyArgs are the policy agent's arguments.
 func PolicyArgs() []string { return []string{"agent"} }
 
+// PolicyReads are the files that the policy agent reads when it starts.
+func PolicyReads() []string {
+	return []string{netpolicy.ConfigPath, policyCertPath, policyKeyPath, CAPath}
+}
+
 // policyFiles is what the policy agent reads.
 func policyFiles(c Config) ([]File, error) {
 	if !c.Enforces() {

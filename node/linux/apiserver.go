@@ -22,6 +22,7 @@ import (
 type probe struct {
 	address, name, token string
 	roots                *x509.CertPool
+	joins                bool // by the token, though the node may have joined already
 }
 
 func newProbe(config node.Config) probe {
@@ -66,7 +67,7 @@ func (p probe) ask(ctx context.Context) bool {
 		}
 	}
 	path, authorization := "/readyz", ""
-	if _, err := os.Stat(node.KubeconfigPath); err != nil && p.token != "" { // hasn't joined yet
+	if _, err := os.Stat(node.KubeconfigPath); (err != nil || p.joins) && p.token != "" { // hasn't joined yet
 		path, authorization = "/version", "Authorization: Bearer "+p.token+"\r\n"
 	}
 	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\n%sConnection: close\r\n\r\n", path, p.address, authorization); err != nil {

@@ -308,14 +308,17 @@ func (w *world) prepareWire() {
 // approveServing signs what kubelet asks for, as the control plane will.
 func (w *world) approveServing() {
 	w.t.Helper()
-	w.eventually("the serving certificate's request is there", time.Minute, func() bool {
-		out, err := w.kubectl("", "get", "csr", "-o", `jsonpath={range .items[?(@.spec.signerName=="kubernetes.io/kubelet-serving")]}{.metadata.name} {end}`)
-		if err != nil || out == "" {
-			return false
-		}
-		w.must("", append([]string{"certificate", "approve"}, strings.Fields(out)...)...)
-		return true
-	})
+	w.eventually("the serving certificate's request is there", time.Minute, w.approve)
+}
+
+// approve tells whether there was something to sign.
+func (w *world) approve() bool {
+	out, err := w.kubectl("", "get", "csr", "-o", `jsonpath={range .items[?(@.spec.signerName=="kubernetes.io/kubelet-serving")]}{.metadata.name} {end}`)
+	if err != nil || out == "" {
+		return false
+	}
+	w.must("", append([]string{"certificate", "approve"}, strings.Fields(out)...)...)
+	return true
 }
 
 func (w *world) eventually(what string, limit time.Duration, ok func() bool) {

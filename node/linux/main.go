@@ -9,9 +9,7 @@ package linux
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -20,8 +18,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"bastide.dev/node"
 )
 
 // viewCommand is the argument under which Main starts kubelet in its view of the machine.
@@ -60,21 +56,4 @@ func Main(args []string) error {
 		}
 		return err
 	}
-}
-
-// run sets the machine up and runs the node until ctx ends.
-func run(ctx context.Context, kids *reaper, log *slog.Logger) error {
-	data, err := os.ReadFile(node.ConfigPath)
-	if err != nil {
-		return fmt.Errorf("node: %w", err)
-	}
-	var config node.Config
-	if err := json.Unmarshal(data, &config); err != nil {
-		return fmt.Errorf("node: %s: %w", node.ConfigPath, err)
-	}
-	if err := setUp(ctx, config, kids); err != nil {
-		return fmt.Errorf("node: set up: %w", err)
-	}
-	newServices(config, kids, log).run(ctx)
-	return nil
 }

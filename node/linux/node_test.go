@@ -44,6 +44,8 @@ func TestNode(t *testing.T) {
 		{"idle memory", func() { w.idleMemory(status) }},
 		{"restart of a part", w.killKubelet},
 		{"ssh", w.comeIn},
+		{"config live", w.changeLive},
+		{"reboot wanted", w.wantReboot},
 	} {
 		t.Run(step.name, func(t *testing.T) {
 			outer := w.t
@@ -63,6 +65,7 @@ func TestNode(t *testing.T) {
 	})
 	t.Run("boot again", func(t *testing.T) {
 		w.up()
+		w.eventually("no reboot is wanted any more", 10*time.Second, func() bool { s := w.says(); return s.Ready && !s.RebootRequired })
 		w.eventually("the pod runs in the rebooted machine", 2*time.Minute, func() bool {
 			out, err := w.kubectl("", "get", "pod", "web", "-o", "jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].state.running.startedAt}")
 			return err == nil && !strings.HasPrefix(out, "0 ") && strings.Contains(out, "T")

@@ -4,7 +4,10 @@ package linux
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -29,38 +32,131 @@ type service struct {
 	ready func(ctx context.Context) // waits until it makes sense to start
 	grace time.Duration             // to end after SIGTERM
 	conn  *os.File                  // a connection that it serves as input and output; else it has neither
+	reads []string                  // the files that it reads only when it starts
+	wants string                    // whatever else wants another start when it changes
+	first func() error              // done before each start
 }
 
+// services are those that run, and change when the node's config does.
 type services struct {
-	kids *reaper
-	log  *slog.Logger
-	list []service
-	door *door // nil when nobody may come in
+	kids   *reaper
+	log    *slog.Logger
+	teller *teller
+
+	// The rest belongs to who calls apply and wait.
+	running map[string]*kept
+	door    *kept // nil when nobody may come in
+	way     *door
 }
 
-// newServices: heaps are held small by collecting more often; a node idles
-// most of its life, and its memory is what a machine has less of.
-func newServices(config node.Config, kids *reaper, log *slog.Logger) *services {
-	s := &services{kids: kids, log: log}
+// kept is something that runs until it is ended.
+type kept struct {
+	print string // of all that it was started with
+	end   context.CancelFunc
+	done  chan struct{}
+}
+
+func newServices(kids *reaper, log *slog.Logger, t *teller) *services {
+	return &services{kids: kids, log: log, teller: t, running: map[string]*kept{}}
+}
+
+// keepUntil runs do until the context or what it returns ends it.
+func keepUntil(ctx context.Context, print string, do func(context.Context)) *kept {
+	ctx, cancel := context.WithCancel(ctx)
+	k := &kept{print: print, end: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(k.done)
+		defer cancel()
+		do(ctx)
+	}()
+	return k
+}
+
+// stop is nothing for what doesn't run.
+func (k *kept) stop() {
+	if k != nil {
+		k.end()
+		<-k.done
+	}
+}
+
+// apply runs the services of config until ctx ends. Those that run as they
+// would now be started are left alone: digests are those of the files.
+func (s *services) apply(ctx context.Context, config node.Config, digests map[string]string) {
+	wanted := map[string]bool{}
 	if config.Role != node.RoleVM {
-		s.list = nodeServices(config)
+		for _, one := range nodeServices(config) {
+			wanted[one.name] = true
+			print := one.print(digests)
+			if now := s.running[one.name]; now == nil || now.print != print {
+				now.stop()
+				s.teller.part(one.name, false, false)
+				s.running[one.name] = keepUntil(ctx, print, func(ctx context.Context) { s.keep(ctx, one) })
+			}
+		}
 	}
-	if config.SSH() {
-		s.door = newDoor(config, s)
+	for name, k := range s.running {
+		if !wanted[name] {
+			k.stop()
+			delete(s.running, name)
+			s.teller.part(name, false, true)
+		}
 	}
-	return s
+	s.applyDoor(ctx, config)
 }
 
-// nodeServices are those of a Kubernetes node.
+// applyDoor: who is in stays in when only the keys of others change.
+func (s *services) applyDoor(ctx context.Context, config node.Config) {
+	switch {
+	case !config.SSH():
+		s.door.stop()
+		s.door = nil
+	case s.door == nil || s.door.print != config.AdminUser:
+		s.door.stop()
+		s.way = newDoor(config, s)
+		s.door = keepUntil(ctx, config.AdminUser, s.way.keep)
+	default:
+		if err := s.way.change(config); err != nil {
+			s.log.Warn("keys for ssh aren't taken on", "error", err)
+		}
+	}
+}
+
+// wait returns when nothing runs any more; the context that apply got has ended.
+func (s *services) wait() {
+	for _, k := range s.running {
+		k.stop()
+	}
+	s.door.stop()
+}
+
+// print is a digest of all that the service is started with.
+func (one service) print(digests map[string]string) string {
+	sum := sha256.New()
+	for _, list := range [][]string{one.args, one.env, {one.wants}} {
+		fmt.Fprintf(sum, "%q\n", list)
+	}
+	for _, path := range one.reads {
+		fmt.Fprintf(sum, "%s %s\n", path, digests[path])
+	}
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
+// nodeServices are those of a Kubernetes node. Heaps are held small by
+// collecting more often; a node idles most of its life, and its memory is what
+// a machine has less of.
 func nodeServices(config node.Config) []service {
 	server := newProbe(config)
 	list := []service{
 		{
 			name: "containerd", args: []string{"containerd", "--config=" + node.ContainerdPath},
 			env: []string{"GOGC=50", "GOMEMLIMIT=64MiB"}, grace: 500 * time.Millisecond,
+			reads: node.ContainerdReads(),
 		}, {
 			name: "kubelet", args: append([]string{"/proc/self/exe", "node", viewCommand, "kubelet"}, node.KubeletArgs(config)...),
 			env: []string{"GOGC=50", "GOMEMLIMIT=96MiB"}, grace: time.Second,
+			reads: node.KubeletReads(), wants: config.Authority,
+			first: func() error { return keepAuthority(config.Authority) },
 			ready: func(ctx context.Context) {
 				awaitSocket(ctx, node.ContainerdSocket)
 				if _, err := os.Stat(node.KubeconfigPath); err != nil {
@@ -70,29 +166,17 @@ func nodeServices(config node.Config) []service {
 		}, {
 			name: "kube-proxy", args: append([]string{"kube-proxy"}, node.ProxyArgs()...),
 			env: []string{"GOGC=50", "GOMEMLIMIT=48MiB"}, grace: 500 * time.Millisecond,
-			ready: server.await,
+			reads: node.ProxyReads(), ready: server.await,
 		},
 	}
 	if config.Enforces() {
 		list = append(list, service{
 			name: "netpolicy", args: append([]string{netpolicy.ProgramPath}, node.PolicyArgs()...),
 			env: []string{"GOGC=50", "GOMEMLIMIT=24MiB"}, grace: 500 * time.Millisecond,
-			ready: server.await,
+			reads: node.PolicyReads(), ready: server.await,
 		})
 	}
 	return list
-}
-
-// run keeps all services running until ctx ends, and returns when they have.
-func (s *services) run(ctx context.Context) {
-	var all sync.WaitGroup
-	for _, one := range s.list {
-		all.Go(func() { s.keep(ctx, one) })
-	}
-	if s.door != nil {
-		all.Go(func() { s.door.keep(ctx) })
-	}
-	all.Wait()
 }
 
 // openLog gives a service's log, and what closes it.
@@ -116,6 +200,13 @@ func (s *services) keep(ctx context.Context, one service) {
 	logFile, closeLog := s.openLog(one.name)
 	defer closeLog()
 	for pause := firstPause; ctx.Err() == nil; pause = min(2*pause, lastPause) {
+		if one.first != nil {
+			if err := one.first(); err != nil {
+				s.log.Warn("service not started", "service", one.name, "error", err)
+				sleep(ctx, pause)
+				continue
+			}
+		}
 		if one.ready != nil {
 			one.ready(ctx)
 		}
@@ -127,6 +218,7 @@ func (s *services) keep(ctx context.Context, one service) {
 		if ctx.Err() != nil {
 			return
 		}
+		s.teller.part(one.name, false, false)
 		s.log.Warn("service ended", "service", one.name, "status", why, "error", err, "after", time.Since(begin).Round(time.Millisecond))
 		if time.Since(begin) > 30*time.Second {
 			pause = firstPause
@@ -157,6 +249,7 @@ func (s *services) once(ctx context.Context, one service, logFile io.Writer) (in
 	}
 	if one.conn == nil { // connections are in the service's own log
 		s.log.Info("service started", "service", one.name, "pid", cmd.Process.Pid)
+		s.teller.part(one.name, true, false)
 	}
 	var copying sync.WaitGroup
 	copying.Go(func() { _, _ = io.Copy(logFile, out) }) // ends with the pipe

@@ -61,10 +61,7 @@ func setUp(ctx context.Context, config node.Config, kids *reaper) error {
 			return fmt.Errorf("masquerading: %w", err)
 		}
 	}
-	if err := awaitAddress(ctx, config.Address); err != nil {
-		return err
-	}
-	return fitNetwork(config)
+	return awaitAddress(ctx, config.Address)
 }
 
 // setUpVM makes a plain machine ready: a way in is all that it has.
@@ -78,27 +75,18 @@ func setUpVM(ctx context.Context, config node.Config) error {
 	return awaitAddress(ctx, config.Address)
 }
 
-// fitNetwork gives pods the MTU of the node's own interface, which stands only
-// now, unless the config has another.
-func fitNetwork(config node.Config) error {
-	if config.Network.MTU != 0 || config.Network.Plugin == "none" {
-		return nil
+// fitted gives pods the MTU of the node's own interface, which stands only when
+// the node has its address, unless the config has another.
+func fitted(config node.Config) (node.Config, error) {
+	if config.Network.MTU != 0 || config.Network.Plugin == "none" || config.Role == node.RoleVM {
+		return config, nil
 	}
 	link, err := netlink.LinkByName(uplink)
 	if err != nil {
-		return fmt.Errorf("MTU of pods: %w", err)
+		return config, fmt.Errorf("MTU of pods: %w", err)
 	}
 	config.Network.MTU = link.Attrs().MTU
-	files, err := node.Files(config)
-	if err != nil {
-		return err
-	}
-	for _, f := range files {
-		if f.Path == node.NetworkPath {
-			return writeFile(f)
-		}
-	}
-	return nil
+	return config, nil
 }
 
 func writeFile(f node.File) error {

@@ -29,18 +29,37 @@ const (
 // door is the way in for the admin user's keys. It listens itself and starts a
 // daemon for each connection: one that waits would take 7 MiB of every node.
 type door struct {
-	config   node.Config
 	services *services
 
 	sessions sync.WaitGroup
 
-	mu    sync.Mutex // guards what follows
-	peers map[netip.Addr]int
-	total int
+	mu     sync.Mutex // guards what follows
+	config node.Config
+	peers  map[netip.Addr]int
+	total  int
 }
 
 func newDoor(config node.Config, s *services) *door {
 	return &door{config: config, services: s, peers: map[netip.Addr]int{}}
+}
+
+func (d *door) now() node.Config {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.config
+}
+
+// change takes on other keys of the same admin user. Who came in with one that
+// isn't among them stays in.
+func (d *door) change(config node.Config) error {
+	d.mu.Lock()
+	d.config = config
+	d.mu.Unlock()
+	err := authorize(config)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // the user is made when the door opens
+	}
+	return err
 }
 
 // keep holds the door open until ctx ends, and returns when nobody is in any more.
@@ -61,7 +80,7 @@ func (d *door) keep(ctx context.Context) {
 // for long: who can't join is when somebody wants to come in and look. A plain
 // machine joins nothing.
 func (d *door) awaitNode(ctx context.Context) {
-	if d.config.Role == node.RoleVM {
+	if d.now().Role == node.RoleVM {
 		return
 	}
 	limited, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -76,10 +95,10 @@ func (d *door) awaitNode(ctx context.Context) {
 
 // open listens until ctx ends or listening fails; who is in stays in.
 func (d *door) open(ctx context.Context, logFile io.Writer) error {
-	if err := prepareSSH(d.config, d.services.kids); err != nil {
+	if err := prepareSSH(d.now(), d.services.kids); err != nil {
 		return err
 	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", node.SSHAddress(d.config).String())
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", node.SSHAddress(d.now()).String())
 	if err != nil {
 		return err
 	}
