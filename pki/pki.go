@@ -58,6 +58,10 @@ type CA struct {
 // NewCA makes a self-signed authority (ECDSA P-256) that can sign leaves, but
 // no further authorities.
 func NewCA(name string, lifetime time.Duration) (Pair, error) {
+	return newAuthority(name, lifetime, true)
+}
+
+func newAuthority(name string, lifetime time.Duration, last bool) (Pair, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return Pair{}, fmt.Errorf("make key of %s: %w", name, err)
@@ -79,7 +83,7 @@ func NewCA(name string, lifetime time.Duration) (Pair, error) {
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign | x509.KeyUsageDigitalSignature,
 		BasicConstraintsValid: true,
 		IsCA:                  true,
-		MaxPathLenZero:        true,
+		MaxPathLenZero:        last,
 		SubjectKeyId:          id,
 	}
 	certificate, err := sign(template, template, key.Public(), key)
