@@ -130,6 +130,7 @@ func fillCluster(body object, d *Desired) (object, error) {
 	fillPodAccess(body, d)
 	fillIssuer(body, d)
 	fillOverride(body, d)
+	fillChannels(body, d)
 	set(body, "properties.enableRBAC", true)
 	preset(body, "properties.supportPlan", "KubernetesOfficial")
 	preset(body, "sku.name", "Base")

@@ -164,6 +164,8 @@ type clusterState struct {
 
 	// Patch is the last night's order to install security updates; zero: none yet.
 	Patch patchNight `json:"patch,omitzero"`
+	// Maintained is what was begun in maintenance windows, the newest last.
+	Maintained []maintained `json:"maintained,omitempty"`
 }
 
 // patchNight orders the nodes to install the security updates there are. A node

@@ -72,6 +72,7 @@ type Desired struct {
 	NoLocalAccounts bool        // no client certificates are given out, and none count
 
 	Override Override `json:"override,omitzero"`
+	Channels Channels `json:"channels,omitzero"`
 
 	Pools []Pool `json:"-"` // they have documents of their own
 }

@@ -24,6 +24,7 @@ type parser struct {
 	subnets  map[string]Subnet // the user's that the body names, by key
 	overlays []overlay         // of other clusters in the same network
 	problems []*fault.Error
+	version  resource.APIVersion // of the request; "" of what isn't one
 }
 
 // bad records a problem with the property at target.
@@ -95,6 +96,7 @@ func (p *parser) cluster(body map[string]any, id resource.ID, old *Desired) Desi
 	p.issuer(&d, props, old)
 	p.podAccess(&d, body, old)
 	p.override(&d, props.UpgradeSettings, old)
+	p.channels(&d, props.AutoUpgradeProfile, old)
 	p.pools(&d, props.AgentPoolProfiles, old)
 	if model.SKU != nil && model.SKU.Tier != nil && !slices.Contains(tiers(), strings.ToLower(string(*model.SKU.Tier))) {
 		p.bad("InvalidParameter", "sku.tier", "The tier %q isn't one of Free, Standard or Premium.", *model.SKU.Tier)

@@ -25,7 +25,7 @@ func orchestratorVersions() []resource.APIVersion {
 // ARM returns the provider's rows.
 func (p *Provider) ARM() arm.Provider {
 	versions := versionsServed()
-	return arm.Provider{Namespace: Namespace, Types: []arm.Type{
+	return arm.Provider{Namespace: Namespace, Types: append([]arm.Type{
 		{
 			Name: "managedClusters", Versions: versions, ReadOnly: readOnly(ClusterProperties()),
 			Links: []arm.Link{{Path: poolObject + "vnetSubnetID", Action: joinSubnetAction}},
@@ -51,7 +51,7 @@ func (p *Provider) ARM() arm.Provider {
 		},
 		{Name: "locations/orchestrators", Scope: arm.InSubscription, Versions: orchestratorVersions(), List: p.orchestrators},
 		{Name: "locations/kubernetesVersions", Scope: arm.InSubscription, Versions: versions, List: p.kubernetesVersions},
-	}}
+	}, p.maintenanceTypes(versions)...)}
 }
 
 func (p *Provider) clusterActions() map[string]arm.Hook {

@@ -28,12 +28,13 @@ type runner struct {
 	owners   map[string]string          // a cluster's short id → its queue key
 	starting map[string]map[string]bool // queue key of a cluster → its documents, pools' too, that have an operation
 	since    map[string]time.Time       // since when a cluster's units report errors
+	told     map[string]told            // what was written last of a cluster's progress
 	noted    map[string]int             // how many versions of a cluster's document were seen
 }
 
 func newRunner(p *Provider) *runner {
 	return &runner{Provider: p, queue: reconcile.NewQueue(reconcile.Backoff{Min: 50 * time.Millisecond, Max: 10 * time.Second}),
-		owners: map[string]string{}, starting: map[string]map[string]bool{}, since: map[string]time.Time{}, noted: map[string]int{}}
+		owners: map[string]string{}, starting: map[string]map[string]bool{}, since: map[string]time.Time{}, noted: map[string]int{}, told: map[string]told{}}
 }
 
 // Run reconciles clusters until ctx ends. Several may run over one store; each
@@ -55,26 +56,27 @@ func (p *Provider) Run(ctx context.Context) error {
 // document sees a cluster's or a pool's document, and asks for work on the cluster.
 func (r *runner) document(record store.Record, deleted bool) {
 	key := strings.TrimPrefix(record.Key, arm.DocumentPrefix)
-	cluster, pool, isCluster := clusterKey(key)
+	cluster, below, isCluster := clusterKey(key)
 	if !isCluster {
 		return
 	}
 	r.busy(cluster, record, deleted)
-	if !pool && !deleted {
+	if !below && !deleted {
 		r.remember(cluster, record)
 	}
 	r.queue.Add(cluster)
 }
 
-// clusterKey is the cluster in the key of its own or a pool's document.
-func clusterKey(key string) (cluster string, pool, ok bool) {
+// clusterKey is the cluster in the key of its own document or one below it: a
+// pool's, a maintenance configuration's.
+func clusterKey(key string) (cluster string, below, ok bool) {
 	marker := "/providers/" + strings.ToLower(clusterType) + "/"
 	i := strings.Index(key, marker)
 	if i < 0 {
 		return "", false, false
 	}
-	name, rest, below := strings.Cut(key[i+len(marker):], "/")
-	return key[:i] + marker + name, below && strings.HasPrefix(rest, "agentpools/"), true
+	name, _, below := strings.Cut(key[i+len(marker):], "/")
+	return key[:i] + marker + name, below, true
 }
 
 func (r *runner) remember(key string, record store.Record) {
@@ -153,6 +155,7 @@ func (r *runner) settled(key string, notes int) {
 	}
 	delete(r.starting, key)
 	delete(r.since, key)
+	delete(r.told, key)
 }
 
 // troubled notes whether a cluster's units report errors, and returns since when.

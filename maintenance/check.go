@@ -61,6 +61,7 @@ func (k *checker) hours(c Config) *Calendar {
 	if len(c.Hours) == 0 {
 		k.bad("properties.timeInWeek", "There has to be a time in the week.")
 	}
+	k.few("properties.timeInWeek", len(c.Hours))
 	var set [weekHours]bool
 	for i, h := range c.Hours {
 		target := fmt.Sprintf("properties.timeInWeek[%d].", i)
