@@ -90,7 +90,11 @@ func (r *runner) keep(ctx context.Context, w *whole, h *hosted) (time.Duration, 
 		return 0, err
 	}
 	due, err := r.issuerDue(ctx, w)
-	return sooner(again, due), err
+	if err != nil {
+		return 0, err
+	}
+	next, err := r.maintain(ctx, w)
+	return sooner(sooner(again, due), next), err
 }
 
 // routesMissing tells which node's pods others can't reach yet: with kubenet the
