@@ -45,14 +45,15 @@ var edges = map[string]string{
 	"netpolicy":    "fault ruleset",
 	"machine":      "fault cgroup bundle nodeimage node",
 	"node":         "fault supervise pki cgroup netpolicy",
-	"controlplane": "fault supervise pki cgroup bundle reconcile admission autoscale",
+	"controlplane": "fault supervise pki cgroup bundle reconcile admission autoscale reboots",
 	"admission":    "fault",
 	"autoscale":    "fault",
+	"reboots":      "fault",
 	"metadata":     "fault dataplane", // it answers what the data plane knows by address
 	"host":         "fault store machine controlplane dataplane ruleset metadata",
 
 	// Providers: not each other.
-	"cluster":         "fault resource store reconcile pki machine node controlplane dataplane host arm oidc autoscale maintenance",
+	"cluster":         "fault resource store reconcile pki machine node controlplane dataplane host arm oidc autoscale maintenance reboots",
 	"network":         "fault resource store reconcile dataplane ruleset host arm",
 	"compute":         "fault resource store reconcile machine node host arm metadata",
 	"managedidentity": "fault resource store arm",
