@@ -20,6 +20,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"bastide.dev/autoscale"
 	"bastide.dev/controlplane"
 )
 
@@ -51,6 +52,8 @@ type State struct {
 	SigningKeys []string // ids of the keys whose tokens are accepted, sorted
 	// WorkloadIdentity: pods are reviewed, and the API server knows.
 	WorkloadIdentity bool
+	// Scaling is what the autoscaler wishes; it is never changed, only replaced.
+	Scaling *controlplane.Scaling
 }
 
 // Agent keeps one cluster. Safe for concurrent use.
@@ -63,6 +66,7 @@ type Agent struct {
 	spec    *controlplane.Spec
 	state   State
 	session *session // the one that runs, or nil
+	scaling autoscale.Memory
 }
 
 // New makes an agent, which does nothing before Run.
@@ -164,7 +168,7 @@ func (a *Agent) update(f func(*State)) {
 	f(&a.state)
 	same := before.Serving == a.state.Serving && before.Ready == a.state.Ready && before.Version == a.state.Version && before.CoreDNS == a.state.CoreDNS &&
 		before.Metrics == a.state.Metrics && before.Issuer == a.state.Issuer && slices.Equal(before.SigningKeys, a.state.SigningKeys) &&
-		before.WorkloadIdentity == a.state.WorkloadIdentity && before.Error == a.state.Error && slices.Equal(before.Nodes, a.state.Nodes)
+		before.WorkloadIdentity == a.state.WorkloadIdentity && before.Error == a.state.Error && before.Scaling == a.state.Scaling && slices.Equal(before.Nodes, a.state.Nodes)
 	a.mu.Unlock()
 	if !same {
 		a.Notify()

@@ -29,6 +29,7 @@ type session struct {
 	client dynamic.Interface
 	queue  *reconcile.Queue
 	leaves *leaves
+	respec chan struct{} // holds one token when the spec changed, for scale
 
 	mu      sync.Mutex                            // guards what follows
 	objects map[string]*unstructured.Unstructured // what should be, by key
@@ -48,7 +49,7 @@ func newSession(a *Agent) (*session, error) {
 	}
 	return &session{Agent: a, api: c.api, client: c.objects, leaves: newLeaves(c), queue: reconcile.NewQueue(reconcile.Backoff{Min: 20 * time.Millisecond, Max: 30 * time.Second}),
 		objects: map[string]*unstructured.Unstructured{}, applied: map[string]string{},
-		nodes: map[string]*unstructured.Unstructured{}, csrs: map[string]*unstructured.Unstructured{}, reviews: make(chan struct{}, 1)}, nil
+		nodes: map[string]*unstructured.Unstructured{}, csrs: map[string]*unstructured.Unstructured{}, reviews: make(chan struct{}, 1), respec: make(chan struct{}, 1)}, nil
 }
 
 // awaitServing returns when the default rights are in place.
@@ -145,6 +146,7 @@ func (s *session) run(ctx context.Context) error {
 	g.Add("leaving nodes", reconcile.Loop{Name: "leaves", Queue: s.leaves.queue, Reconciler: reconcile.Func(s.keepLeave), Workers: leavesAtOnce, Logger: s.Logger}.Run)
 	g.Add("readiness", s.awaitReady)
 	g.Add("reviews of pods", s.review)
+	g.Add("scaling", s.scale)
 	for _, w := range s.watches() {
 		g.Add("watch "+w.resource.Resource, func(ctx context.Context) error { return s.watch(ctx, w) })
 	}
@@ -181,6 +183,10 @@ func (s *session) Reconcile(ctx context.Context, key string) (time.Duration, err
 
 // specChanged looks at everything again.
 func (s *session) specChanged() {
+	select {
+	case s.respec <- struct{}{}:
+	default:
+	}
 	s.queue.Add(keyRender)
 	s.mu.Lock()
 	defer s.mu.Unlock()

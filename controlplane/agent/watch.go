@@ -21,9 +21,11 @@ type watched struct {
 	resource  schema.GroupVersionResource
 	namespace string
 	selector  string // of labels
+	page      int64  // how many are listed at a time; 0: all
 	// seen is called for each object there is and each change; gone when it is deleted.
 	seen, gone func(o *unstructured.Unstructured)
-	// listed is called with the names of all after a listing, to drop what went unseen.
+	// listed is called with the names of all after a listing, to drop what went
+	// unseen; names have their namespace in front where all are watched.
 	listed func(names map[string]bool)
 }
 
@@ -81,17 +83,25 @@ func (s *session) watch(ctx context.Context, w watched) error {
 func list(ctx context.Context, client dynamic.ResourceInterface, w watched) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	all, err := client.List(ctx, metav1.ListOptions{LabelSelector: w.selector})
-	if err != nil {
-		return "", err
-	}
 	names := map[string]bool{}
-	for i := range all.Items {
-		names[all.Items[i].GetName()] = true
-		w.seen(&all.Items[i])
+	for options := (metav1.ListOptions{LabelSelector: w.selector, Limit: w.page}); ; {
+		some, err := client.List(ctx, options)
+		if err != nil {
+			return "", err
+		}
+		for i := range some.Items {
+			name := some.Items[i].GetName()
+			if w.namespace == "" {
+				name = nameOf(&some.Items[i])
+			}
+			names[name] = true
+			w.seen(&some.Items[i])
+		}
+		if options.Continue = some.GetContinue(); options.Continue == "" {
+			w.listed(names)
+			return some.GetResourceVersion(), nil
+		}
 	}
-	w.listed(names)
-	return all.GetResourceVersion(), nil
 }
 
 // follow returns the version to follow from next, or "" to list anew.

@@ -141,6 +141,7 @@ func (p *Plane) Status(id string) controlplane.Status {
 		state := a.State()
 		status.Version, status.Nodes, status.CoreDNS, status.Metrics, status.Error = state.Version, state.Nodes, state.CoreDNS, state.Metrics, state.Error
 		status.Issuer, status.SigningKeys, status.WorkloadIdentity = state.Issuer, state.SigningKeys, state.WorkloadIdentity
+		status.Scaling = state.Scaling
 		if state.Ready {
 			status.Phase = controlplane.Ready
 		}
