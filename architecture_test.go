@@ -38,6 +38,7 @@ var edges = map[string]string{
 
 	// Pure cores of cluster's.
 	"maintenance": "fault",
+	"roll":        "fault",
 
 	// Mechanism: no arm, no store, no provider.
 	"ruleset":      "fault",
@@ -53,7 +54,7 @@ var edges = map[string]string{
 	"host":         "fault store machine controlplane dataplane ruleset metadata",
 
 	// Providers: not each other.
-	"cluster":         "fault resource store reconcile pki machine node controlplane dataplane host arm oidc autoscale maintenance reboots",
+	"cluster":         "fault resource store reconcile pki machine node controlplane dataplane host arm oidc autoscale maintenance roll reboots",
 	"network":         "fault resource store reconcile dataplane ruleset host arm",
 	"compute":         "fault resource store reconcile machine node host arm metadata",
 	"managedidentity": "fault resource store arm",
@@ -65,6 +66,7 @@ var edges = map[string]string{
 	"registry":        "fault",
 	"oidc":            "fault store pki", // what clusters publish of their issuers
 	"guard":           "fault",
+	"mirror":          "fault",
 
 	// Front door and clients.
 	"arm":    "fault resource store",
@@ -78,7 +80,7 @@ var edges = map[string]string{
 
 // http lists who may touch net/http: front doors, clients, the way between serve
 // and host, and the policy agent, which is a small client of its API server.
-const http = "metadata admission oidc arm identity registry guard client host netpolicy pull testcloud bench cmd"
+const http = "metadata admission oidc arm identity registry mirror guard client host netpolicy pull testcloud bench cmd"
 
 func TestDependencyDirections(t *testing.T) {
 	for _, p := range packages(t) {
