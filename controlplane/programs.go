@@ -8,7 +8,8 @@ import (
 )
 
 const (
-	etcdURL = "https://127.0.0.1:2379"
+	// EtcdURL is where etcd serves, inside of the control plane's namespace.
+	EtcdURL = "https://127.0.0.1:2379"
 	peerURL = "https://127.0.0.1:2380"
 	// ciphers are those of TLS 1.2 with forward secrecy and authenticated
 	// encryption, as the CIS benchmark asks; TLS 1.3 has no others.
@@ -28,8 +29,8 @@ func (c *compiler) etcd() Program {
 	return c.program(Etcd, "etcd", c.Spec.Etcd, c.Dirs.Etcd, runtimeEnv(),
 		"--name=default",
 		"--data-dir="+c.Dirs.Etcd,
-		"--listen-client-urls="+etcdURL,
-		"--advertise-client-urls="+etcdURL,
+		"--listen-client-urls="+EtcdURL,
+		"--advertise-client-urls="+EtcdURL,
 		"--listen-peer-urls="+peerURL,
 		"--initial-advertise-peer-urls="+peerURL,
 		"--initial-cluster=default="+peerURL,
@@ -87,7 +88,7 @@ func (c *compiler) apiServer() Program {
 // apiServerPeers is how the API server meets etcd, kubelets and aggregated APIs.
 func (c *compiler) apiServerPeers(f func(string) string) []string {
 	return []string{
-		"--etcd-servers=" + etcdURL,
+		"--etcd-servers=" + EtcdURL,
 		"--etcd-cafile=" + f("etcd-ca.crt"),
 		"--etcd-certfile=" + f("etcd-client.crt"),
 		"--etcd-keyfile=" + f("etcd-client.key"),
@@ -121,14 +122,13 @@ func (c *compiler) apiServerKeeping(f func(string) string) []string {
 
 func (c *compiler) controllerManager() Program {
 	f := func(name string) string { return c.file(ControllerManager, name) }
-	args := append(c.controllerCommon(f),
+	args := append(c.controllerCommon(f), signerArgs(f)...)
+	args = append(args,
 		"--secure-port=10257",
 		"--controllers=*,bootstrapsigner,tokencleaner",
 		"--use-service-account-credentials=true",
 		"--service-account-private-key-file="+f("sa.key"),
 		"--root-ca-file="+f("ca.crt"),
-		"--cluster-signing-cert-file="+f("ca.crt"),
-		"--cluster-signing-key-file="+f("ca.key"),
 		"--cluster-signing-duration=8760h0m0s",
 		// The pod ranges of nodes are the spec's, written by the agent.
 		"--allocate-node-cidrs=false",
@@ -139,6 +139,17 @@ func (c *compiler) controllerManager() Program {
 		"--kube-api-burst=400",
 	)
 	return c.program(ControllerManager, "kubernetes", c.Version, "", runtimeEnv(), args...)
+}
+
+// signerArgs are the signers that the controller manager is. Kubelets' serving
+// certificates are the agent's alone: it puts the chain behind them by which
+// those verify who know a former authority.
+func signerArgs(f func(string) string) []string {
+	var args []string
+	for _, signer := range []string{"kubelet-client", "kube-apiserver-client", "legacy-unknown"} {
+		args = append(args, "--cluster-signing-"+signer+"-cert-file="+f("signer.crt"), "--cluster-signing-"+signer+"-key-file="+f("signer.key"))
+	}
+	return args
 }
 
 func (c *compiler) scheduler() Program {

@@ -13,6 +13,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -50,6 +51,8 @@ type State struct {
 
 	Issuer      string   // of service-account tokens
 	SigningKeys []string // ids of the keys whose tokens are accepted, sorted
+	// Authorities tells whose certificates count; nil until it is known.
+	Authorities *controlplane.Authorities
 	// WorkloadIdentity: pods are reviewed, and the API server knows.
 	WorkloadIdentity bool
 	// Scaling is what the autoscaler wishes; it is never changed, only replaced.
@@ -67,6 +70,7 @@ type Agent struct {
 	state   State
 	session *session // the one that runs, or nil
 	scaling autoscale.Memory
+	life    int // how often the API server was lost
 }
 
 // New makes an agent, which does nothing before Run.
@@ -85,17 +89,18 @@ func (a *Agent) Set(spec controlplane.Spec) {
 	}
 }
 
-// Lost tells that the API server is another process now, or none.
+// Lost tells that the API server is another process now, or none: until that is
+// ready, the cluster isn't.
 func (a *Agent) Lost() {
+	a.mu.Lock()
+	a.life++
+	a.mu.Unlock()
+	a.update(func(s *State) { s.Serving, s.Ready = false, false })
 	select {
 	case a.lost <- struct{}{}:
 	default:
 	}
 }
-
-// Restarting tells that the API server is about to be another process: until
-// that is ready, the cluster isn't.
-func (a *Agent) Restarting() { a.update(func(s *State) { s.Ready = false }) }
 
 // State tells how the cluster is.
 func (a *Agent) State() State {
@@ -123,14 +128,15 @@ func (a *Agent) Run(ctx context.Context) {
 func (a *Agent) once(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, sessionLife)
 	defer cancel()
-	s, err := newSession(a)
-	if err != nil {
-		return err
-	}
 	select { // what was lost before isn't this one
 	case <-a.lost:
 	default:
 	}
+	s, err := newSession(a)
+	if err != nil {
+		return err
+	}
+	defer s.hangUp()
 	var watcher sync.WaitGroup
 	defer watcher.Wait()
 	defer cancel()
@@ -168,7 +174,7 @@ func (a *Agent) update(f func(*State)) {
 	f(&a.state)
 	same := before.Serving == a.state.Serving && before.Ready == a.state.Ready && before.Version == a.state.Version && before.CoreDNS == a.state.CoreDNS &&
 		before.Metrics == a.state.Metrics && before.Issuer == a.state.Issuer && slices.Equal(before.SigningKeys, a.state.SigningKeys) &&
-		before.WorkloadIdentity == a.state.WorkloadIdentity && before.Error == a.state.Error && before.Scaling == a.state.Scaling && slices.Equal(before.Nodes, a.state.Nodes)
+		before.WorkloadIdentity == a.state.WorkloadIdentity && before.Error == a.state.Error && reflect.DeepEqual(before.Authorities, a.state.Authorities) && before.Scaling == a.state.Scaling && slices.Equal(before.Nodes, a.state.Nodes)
 	a.mu.Unlock()
 	if !same {
 		a.Notify()

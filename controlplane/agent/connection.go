@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/connrotation"
 
 	"bastide.dev/controlplane"
 	"bastide.dev/pki"
@@ -32,8 +34,12 @@ const (
 // new certificate.
 type connection struct {
 	leaf    pki.Pair
+	trust   []byte
 	api     rest.Interface
 	objects dynamic.Interface
+	// hangUp ends what is open to an API server: an ending one answers as long as
+	// somebody stays with it.
+	hangUp func()
 	// typed is for libraries that want it, and made when one does first: it is large.
 	typed func() (*kubernetes.Clientset, error)
 }
@@ -44,27 +50,30 @@ func refuseRedirect[R any](R, []R) error { return errors.New("a redirect isn't f
 
 // connection is called by Run alone.
 func (a *Agent) connection() (*connection, error) {
-	ca, err := pki.OpenCA(pki.Pair(a.current().Keys.CA))
+	keys := a.current().Keys
+	ca, err := pki.OpenCA(pki.Pair(keys.CA))
 	if err != nil {
 		return nil, err
 	}
 	request := pki.Request{CommonName: userName, Organizations: []string{controlplane.MastersGroup}, Client: true, Lifetime: connectionLife}
-	if a.connected != nil && ca.Current(a.connected.leaf, request, time.Now()) {
+	trust := keys.Trust().CA
+	if a.connected != nil && bytes.Equal(a.connected.trust, trust) && ca.Current(a.connected.leaf, request, time.Now()) {
 		return a.connected, nil
 	}
 	leaf, err := ca.Issue(request)
 	if err != nil {
 		return nil, err
 	}
-	config := &rest.Config{Host: host, QPS: -1, UserAgent: userName, Dial: a.Dial, WarningHandler: rest.NoWarnings{},
-		TLSClientConfig: rest.TLSClientConfig{CAData: ca.Certificate(), CertData: leaf.Certificate, KeyData: leaf.Key},
+	dialer := connrotation.NewDialer(a.Dial)
+	config := &rest.Config{Host: host, QPS: -1, UserAgent: userName, Dial: dialer.DialContext, WarningHandler: rest.NoWarnings{},
+		TLSClientConfig: rest.TLSClientConfig{CAData: trust, CertData: leaf.Certificate, KeyData: leaf.Key},
 		ContentConfig:   rest.ContentConfig{NegotiatedSerializer: serializer.NewCodecFactory(runtime.NewScheme()).WithoutConversion()}}
 	client, err := rest.HTTPClientFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("make client: %w", err)
 	}
 	client.CheckRedirect = refuseRedirect
-	c := &connection{leaf: leaf, typed: sync.OnceValues(func() (*kubernetes.Clientset, error) { return kubernetes.NewForConfigAndClient(config, client) })}
+	c := &connection{leaf: leaf, trust: trust, hangUp: dialer.CloseAll, typed: sync.OnceValues(func() (*kubernetes.Clientset, error) { return kubernetes.NewForConfigAndClient(config, client) })}
 	if c.api, err = rest.UnversionedRESTClientForConfigAndClient(config, client); err != nil {
 		return nil, fmt.Errorf("make client: %w", err)
 	}

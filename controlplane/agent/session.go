@@ -28,8 +28,12 @@ type session struct {
 	api    rest.Interface
 	client dynamic.Interface
 	queue  *reconcile.Queue
+	hangUp func()
+	life   int // of the API server that it is about
 	leaves *leaves
 	respec chan struct{} // holds one token when the spec changed, for scale
+
+	respecified chan struct{} // the same, for inspect
 
 	mu      sync.Mutex                            // guards what follows
 	objects map[string]*unstructured.Unstructured // what should be, by key
@@ -47,9 +51,12 @@ func newSession(a *Agent) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &session{Agent: a, api: c.api, client: c.objects, leaves: newLeaves(c), queue: reconcile.NewQueue(reconcile.Backoff{Min: 20 * time.Millisecond, Max: 30 * time.Second}),
+	a.mu.Lock()
+	life := a.life
+	a.mu.Unlock()
+	return &session{Agent: a, life: life, hangUp: c.hangUp, api: c.api, client: c.objects, leaves: newLeaves(c), queue: reconcile.NewQueue(reconcile.Backoff{Min: 20 * time.Millisecond, Max: 30 * time.Second}),
 		objects: map[string]*unstructured.Unstructured{}, applied: map[string]string{},
-		nodes: map[string]*unstructured.Unstructured{}, csrs: map[string]*unstructured.Unstructured{}, reviews: make(chan struct{}, 1), respec: make(chan struct{}, 1)}, nil
+		nodes: map[string]*unstructured.Unstructured{}, csrs: map[string]*unstructured.Unstructured{}, reviews: make(chan struct{}, 1), respec: make(chan struct{}, 1), respecified: make(chan struct{}, 1)}, nil
 }
 
 // awaitServing returns when the default rights are in place.
@@ -64,9 +71,19 @@ func (s *session) awaitServing(ctx context.Context) error {
 	if err := s.seed(ctx); err != nil {
 		return err
 	}
-	s.update(func(st *State) { st.Serving = true })
+	s.found(func(st *State) { st.Serving = true })
 	s.Progress()
 	return nil
+}
+
+// found is update, unless it comes too late: it speaks of an API server that
+// isn't the one any more.
+func (s *session) found(f func(*State)) {
+	s.update(func(st *State) {
+		if s.Agent.life == s.life { // update holds mu
+			f(st)
+		}
+	})
 }
 
 // awaitReady tells when the server says that it is ready.
@@ -84,7 +101,7 @@ func (s *session) awaitReady(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.update(func(st *State) {
+	s.found(func(st *State) {
 		st.Ready, st.Error, st.Version = true, "", strings.TrimPrefix(version.GitVersion, "v")
 		st.Issuer, st.SigningKeys = issuer, keys
 	})
@@ -147,6 +164,7 @@ func (s *session) run(ctx context.Context) error {
 	g.Add("readiness", s.awaitReady)
 	g.Add("reviews of pods", s.review)
 	g.Add("scaling", s.scale)
+	g.Add("authorities", s.inspect)
 	for _, w := range s.watches() {
 		g.Add("watch "+w.resource.Resource, func(ctx context.Context) error { return s.watch(ctx, w) })
 	}
@@ -185,6 +203,10 @@ func (s *session) Reconcile(ctx context.Context, key string) (time.Duration, err
 func (s *session) specChanged() {
 	select {
 	case s.respec <- struct{}{}:
+	default:
+	}
+	select {
+	case s.respecified <- struct{}{}:
 	default:
 	}
 	s.queue.Add(keyRender)

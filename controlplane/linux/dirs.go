@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"bastide.dev/controlplane"
 	"bastide.dev/fault"
@@ -26,12 +25,16 @@ import (
 //	etcd/    etcd's data, the uid's own
 //	audit/   the API server's audit log, the uid's own
 //	logs/    root's: a program gets its log as an open file
+//	backups/ root's: copies of etcd's data
 const (
 	uidFile   = "uid"
 	configDir = "config"
 	etcdDir   = "etcd"
 	auditDir  = "audit"
 	logsDir   = "logs"
+	// backupsDir is root's: what is in it has all the cluster's secrets, sealed ones
+	// and others.
+	backupsDir = "backups"
 )
 
 func (p *Plane) dir(id string, parts ...string) string {
@@ -53,8 +56,8 @@ func (p *Plane) ensureDirs(id string) (int, error) {
 		uid        int
 		permission fs.FileMode
 	}
-	entries := []entry{{p.dir(id), 0, 0o710}, {p.dir(id, configDir), 0, 0o710}, {p.dir(id, etcdDir), uid, 0o700}, {p.dir(id, auditDir), uid, 0o700}, {p.dir(id, logsDir), 0, 0o700}}
-	for _, program := range controlplane.Programs() {
+	entries := []entry{{p.dir(id), 0, 0o710}, {p.dir(id, configDir), 0, 0o710}, {p.dir(id, etcdDir), uid, 0o700}, {p.dir(id, auditDir), uid, 0o700}, {p.dir(id, logsDir), 0, 0o700}, {p.dir(id, backupsDir), 0, 0o700}}
+	for _, program := range everything() {
 		entries = append(entries, entry{p.dir(id, configDir, program), 0, 0o710})
 	}
 	for _, e := range entries {
@@ -158,16 +161,15 @@ func (p *Plane) writeFiles(id string, plan controlplane.Plan, uid int) (map[stri
 }
 
 func (p *Plane) ensureLeaf(id string, leaf controlplane.Leaf, uid int) ([]byte, error) {
+	certificate, ok, err := p.currentLeaf(id, leaf)
+	if err != nil || ok {
+		return certificate, err
+	}
 	ca, err := pki.OpenCA(pki.Pair(leaf.CA))
 	if err != nil {
 		return nil, err
 	}
 	base := p.dir(id, configDir, leaf.Program, leaf.Name)
-	certificate, err1 := os.ReadFile(base + ".crt")
-	key, err2 := os.ReadFile(base + ".key")
-	if err1 == nil && err2 == nil && ca.Current(pki.Pair{Certificate: certificate, Key: key}, leaf.Request, time.Now()) {
-		return certificate, nil
-	}
 	pair, err := ca.Issue(leaf.Request)
 	if err != nil {
 		return nil, err

@@ -29,10 +29,15 @@ func (p *Plane) halt(ctx context.Context, id string) error {
 	in := p.instance(id)
 	in.apply.Lock()
 	defer in.apply.Unlock()
+	release, err := in.settle(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	in.endAgent()
-	err := p.end(ctx, id, p.supervisor.Stop, clients()...)
+	err = p.end(ctx, id, p.supervisor.Stop, clients()...)
 	if err = errors.Join(err, p.end(ctx, id, p.supervisor.Stop, controlplane.Etcd)); err != nil {
 		return fmt.Errorf("halt control plane %s: %w", id, err)
 	}
-	return cgroup.Delete(p.group(id))
+	return errors.Join(p.ended(id), cgroup.Delete(p.group(id)))
 }

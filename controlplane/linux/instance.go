@@ -16,18 +16,21 @@ import (
 
 // instance is one control plane, as far as this process knows it.
 type instance struct {
-	id    string
-	apply sync.Mutex // held by Apply and Remove
+	id     string
+	apply  lock // held by Apply and Remove, never for long
+	second lock // held by who has the slot that isn't in charge; taken without apply, or with no attempt left
 
-	mu         sync.Mutex // guards what follows
-	spec       controlplane.Spec
-	known      bool  // spec was applied, or tried
-	err        error // why Apply failed last
-	agent      *agent.Agent
-	endsAgent  func()              // ends the agent and waits for it
-	apiServer  int                 // pid
-	definition string              // of the API server: what it was started with
-	late       []supervise.Process // wait for the API server to be ready
+	mu        sync.Mutex // guards what follows
+	spec      controlplane.Spec
+	known     bool  // spec was applied, or tried
+	err       error // why Apply failed last
+	agent     *agent.Agent
+	endsAgent func()              // ends the agent and waits for it
+	slot      controlplane.Slot   // that is in charge
+	apiServer int                 // pid
+	late      []supervise.Process // wait for the API server to be ready
+	attempt   *attempt            // under way, or nil
+	refused   string              // why the last one ended
 }
 
 func (in *instance) set(spec controlplane.Spec, err error) {
@@ -57,23 +60,39 @@ func (in *instance) apiServerIs(pid int) {
 	in.apiServer = pid
 }
 
-// defines has the cluster be unready from now on when its API server is to be
-// started with something else: reports must not speak of the old one.
-func (in *instance) defines(process supervise.Process) {
-	definition := strings.Join(append([]string{process.Path, process.Inputs}, process.Args...), "\x00")
+// takenOver has the agent begin anew, with the API server of another slot.
+func (in *instance) takenOver(slot controlplane.Slot, pid int) {
 	in.mu.Lock()
-	a, changed := in.agent, in.definition != definition
-	in.definition = definition
-	in.mu.Unlock()
-	if a != nil && changed {
-		a.Restarting()
+	defer in.mu.Unlock()
+	in.slot, in.apiServer = slot, pid
+	if in.agent != nil {
+		in.agent.Lost()
 	}
+}
+
+func (in *instance) inCharge(slot controlplane.Slot) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.slot = slot
+}
+
+func (in *instance) slotInCharge() controlplane.Slot {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.slot
+}
+
+// is tells whether an attempt is the one that is under way.
+func (in *instance) is(a *attempt) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.attempt == a
 }
 
 func (in *instance) endAgent() {
 	in.mu.Lock()
 	end := in.endsAgent
-	in.agent, in.endsAgent, in.apiServer, in.late, in.definition = nil, nil, 0, nil, ""
+	in.agent, in.endsAgent, in.apiServer, in.late = nil, nil, 0, nil
 	in.mu.Unlock()
 	if end != nil {
 		end()
@@ -124,11 +143,12 @@ func (p *Plane) Status(id string) controlplane.Status {
 	}
 	in.mu.Lock()
 	spec, known, err, a := in.spec, in.known, in.err, in.agent
+	slot, changing, refused := in.slot, in.attempt != nil, in.refused
 	in.mu.Unlock()
 	if !known {
 		return status
 	}
-	trouble := p.processes(id, &status)
+	trouble := p.processes(id, slot, &status)
 	switch {
 	case err != nil:
 		status.Phase, status.Error = controlplane.Failed, err.Error()
@@ -142,21 +162,26 @@ func (p *Plane) Status(id string) controlplane.Status {
 		status.Version, status.Nodes, status.CoreDNS, status.Metrics, status.Error = state.Version, state.Nodes, state.CoreDNS, state.Metrics, state.Error
 		status.Issuer, status.SigningKeys, status.WorkloadIdentity = state.Issuer, state.SigningKeys, state.WorkloadIdentity
 		status.Scaling = state.Scaling
-		if state.Ready {
+		status.Refused = refused
+		if state.Ready && !changing {
 			status.Phase = controlplane.Ready
 		}
 	}
-	if trouble != "" && status.Phase != controlplane.Ready {
+	if trouble != "" && !changing && status.Phase != controlplane.Ready {
 		status.Phase, status.Error = controlplane.Failed, trouble
 	}
 	return status
 }
 
 // processes fills in the processes, and says which can't be kept running and why.
-func (p *Plane) processes(id string, status *controlplane.Status) string {
+func (p *Plane) processes(id string, slot controlplane.Slot, status *controlplane.Status) string {
 	var trouble []string
 	for _, program := range controlplane.Programs() {
-		s, ok := p.supervisor.Status(processName(id, program))
+		of := program
+		if program == controlplane.APIServer {
+			of = slot.Program() // it is known by one name, wherever it is
+		}
+		s, ok := p.supervisor.Status(processName(id, of))
 		if !ok {
 			continue
 		}

@@ -29,7 +29,7 @@ import (
 	"bastide.dev/supervise"
 )
 
-// Config is what a Plane needs. All but Bundles is required.
+// Config is what a Plane needs. All but ReadyWithin is required.
 type Config struct {
 	Instance string
 	StateDir string // keeps controlplanes/<id> on disk
@@ -37,6 +37,9 @@ type Config struct {
 	CacheDir string // of bundles
 	UIDBase  int    // the first uid of control planes; each takes the lowest free one
 	UIDCount int
+	// ReadyWithin is how long a new API server may take beside the one that serves;
+	// 0: a minute.
+	ReadyWithin time.Duration
 	// Netns is the path of a network namespace by its name in a spec.
 	Netns  func(name string) string
 	Logger *slog.Logger
@@ -56,6 +59,9 @@ type Plane struct {
 	// policy gives the default rights of a release; a test takes it away to see
 	// those that the release makes itself.
 	policy func(version string) ([]*unstructured.Unstructured, error)
+
+	// reached is called at the steps of a change; a test ends the Plane there.
+	reached func(point string)
 
 	mu     sync.Mutex // guards byID
 	byID   map[string]*instance
@@ -144,54 +150,96 @@ func (p *Plane) instance(id string) *instance {
 	defer p.mu.Unlock()
 	in := p.byID[id]
 	if in == nil {
-		in = &instance{id: id}
+		in = &instance{id: id, apply: newLock(), second: newLock()}
 		p.byID[id] = in
 	}
 	return in
 }
 
+// start makes the control plane as its spec says. Etcd and the API server, where
+// they run as something else, are changed beside what serves: that goes on when
+// start returns.
 func (p *Plane) start(in *instance, spec controlplane.Spec) error {
 	owner, err := p.ensureDirs(spec.ID)
 	if err != nil {
 		return err
 	}
-	plan, err := controlplane.Compile(spec, p.dirs(spec.ID))
+	now := p.readRunning(spec.ID)
+	d, err := p.draft(spec, now.Slot, owner)
 	if err != nil {
 		return err
 	}
-	programs, err := p.programs(plan)
-	if err != nil {
-		return err
-	}
-	pinned, err := p.writeFiles(spec.ID, plan, owner)
-	if err != nil {
-		return err
-	}
-	netns := p.Netns(spec.Namespace)
-	if err := prepareNetns(netns); err != nil {
+	if err := prepareNetns(d.netns); err != nil {
 		return fault.New(fault.Unavailable, "", "The network namespace of control plane %s isn't ready.", spec.ID).Because(err)
 	}
-	if err := lead(netns, way{}); err != nil {
+	if err := lead(d.netns, way{to: now.Slot, held: now.Holding}); err != nil {
 		return err
 	}
-	processes := make([]supervise.Process, len(plan.Programs))
-	for i, program := range plan.Programs {
-		inputs, err := plan.Inputs(program.Name, pinned[program.Name])
-		if err != nil {
+	in.inCharge(now.Slot)
+	programs, key, err := d.differs(now)
+	if err != nil {
+		return err
+	}
+	idle := len(now.Launched) == 0
+	if !idle && len(programs) > 0 && (now.Refused == nil || now.Refused.Key != key) {
+		if idle, err = p.idle(spec.ID); err != nil {
 			return err
 		}
-		processes[i] = p.process(spec.ID, program, programs[i], netns, owner, inputs)
-		if program.Name == controlplane.APIServer {
-			in.defines(processes[i])
-		}
+	}
+	if idle || len(programs) == 0 && !now.Holding {
+		return p.startInPlace(in, d, spec, now.Slot)
 	}
 	if err := p.drop(spec); err != nil {
 		return err
 	}
-	if err := p.launch(in, processes); err != nil {
+	if err := p.launch(in, now.inOrder(spec)); err != nil {
 		return err
 	}
-	if err := p.keepObjects(in, spec, netns); err != nil {
+	if err := p.keepObjects(in, spec, d.netns); err != nil {
+		return err
+	}
+	p.try(in, &attempt{key: key, spec: spec, programs: programs, owner: owner}, now)
+	return p.launchLate(in)
+}
+
+// idle tells that no process of a control plane lives: nobody is served, so
+// nothing has to be beside anything.
+func (p *Plane) idle(id string) (bool, error) {
+	alive, err := supervise.Processes(p.supervisor.RunDir)
+	if err != nil {
+		return false, err
+	}
+	for name := range alive {
+		if of, _, _ := strings.Cut(name, "."); of == id {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+func (p *Plane) startInPlace(in *instance, d *draft, spec controlplane.Spec, slot controlplane.Slot) error {
+	in.mu.Lock()
+	in.abandon()
+	in.refused = ""
+	in.mu.Unlock()
+	processes, err := d.write(d.names()...)
+	if err != nil {
+		return err
+	}
+	now := running{Slot: slot, Launched: processes}
+	if err := p.writeRunning(spec.ID, now); err != nil {
+		return err
+	}
+	if err := p.drop(spec); err != nil {
+		return err
+	}
+	if err := p.launch(in, now.inOrder(spec)); err != nil {
+		return err
+	}
+	if err := p.keepObjects(in, spec, d.netns); err != nil {
+		return err
+	}
+	if err := p.tidy(in, slot); err != nil {
 		return err
 	}
 	return p.launchLate(in)
@@ -285,6 +333,11 @@ func (p *Plane) programs(plan controlplane.Plan) ([]program, error) {
 // stop ends all processes and keeps the data. etcd goes last, so that the
 // others can write what they have.
 func (p *Plane) stop(ctx context.Context, in *instance, spec controlplane.Spec) error {
+	release, err := in.settle(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	in.endAgent()
 	if err := p.end(ctx, spec.ID, p.supervisor.Stop, clients()...); err != nil {
 		return err
@@ -292,14 +345,30 @@ func (p *Plane) stop(ctx context.Context, in *instance, spec controlplane.Spec) 
 	if err := p.end(ctx, spec.ID, p.supervisor.Stop, controlplane.Etcd); err != nil {
 		return err
 	}
+	if err := p.ended(spec.ID); err != nil {
+		return err
+	}
 	in.set(spec, nil)
 	p.changes.add(spec.ID)
 	return nil
 }
 
+// ended forgets how programs were launched: the next start has nothing to be
+// beside of, and takes what is asked for then.
+func (p *Plane) ended(id string) error {
+	now := p.readRunning(id)
+	if len(now.Launched) == 0 && now.Refused == nil {
+		return nil
+	}
+	return p.writeRunning(id, running{Slot: now.Slot})
+}
+
+// everything is all programs in all places.
+func everything() []string { return append(controlplane.Programs(), controlplane.APIServerB) }
+
 // clients are the programs that write to etcd, by way of the API server or itself.
 func clients() []string {
-	return slices.DeleteFunc(controlplane.Programs(), func(name string) bool { return name == controlplane.Etcd })
+	return slices.DeleteFunc(everything(), func(name string) bool { return name == controlplane.Etcd })
 }
 
 func (p *Plane) end(ctx context.Context, id string, end func(context.Context, string) error, programs ...string) error {
@@ -320,8 +389,13 @@ func (p *Plane) Remove(ctx context.Context, id string) error {
 	in := p.instance(id)
 	in.apply.Lock()
 	defer in.apply.Unlock()
+	release, err := in.settle(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	in.endAgent()
-	if err := p.end(ctx, id, p.supervisor.Kill, controlplane.Programs()...); err != nil {
+	if err := p.end(ctx, id, p.supervisor.Kill, everything()...); err != nil {
 		return fmt.Errorf("remove control plane %s: %w", id, err)
 	}
 	if err := cgroup.Delete(p.group(id)); err != nil {

@@ -67,7 +67,7 @@ func (p *Plane) processChanged(name string) {
 	if in == nil {
 		return
 	}
-	if program == controlplane.APIServer {
+	if program == in.slotInCharge().Program() {
 		if s, ok := p.supervisor.Status(name); ok {
 			in.apiServerIs(s.PID)
 		}
