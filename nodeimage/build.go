@@ -24,7 +24,9 @@ type Config struct {
 	Mirror string // default DefaultMirror
 	// Fresh takes Debian's packages of today even if the newest image was made of
 	// the same list: that is how patches come in.
-	Fresh    bool
+	Fresh bool
+	// Variant is "" or Unpatched. A variant's images are never the latest.
+	Variant  string
 	Progress func(bundle.Event) // may be nil
 }
 
@@ -40,7 +42,7 @@ func Build(ctx context.Context, cfg Config) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	have, err := List(b.Cache)
+	have, err := ListVariant(b.Cache, b.Variant)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +56,7 @@ func Build(ctx context.Context, cfg Config) (*Image, error) {
 		}
 		want.Epoch = base.Epoch
 	}
-	want.Version = nextVersion(have, time.Unix(want.Epoch, 0).UTC().Format("200601.02"))
+	want.Version = nextVersion(have, b.Variant, time.Unix(want.Epoch, 0).UTC().Format("200601.02"))
 	return b.build(ctx, want, base)
 }
 
@@ -67,7 +69,7 @@ func Reproduce(ctx context.Context, cfg Config, m Manifest) error {
 		return err
 	}
 	defer b.unlock()
-	inputs, err := debianInputs(b.Mirror)
+	inputs, err := debianInputs(b.Mirror, m.Variant())
 	if err != nil {
 		return err
 	}
@@ -81,7 +83,7 @@ func Reproduce(ctx context.Context, cfg Config, m Manifest) error {
 	defer os.RemoveAll(tmp)
 	rootfs := filepath.Join(tmp, rootfsDir)
 	defer b.step(m.Version, "debian")()
-	packages, err := makeRootFS(ctx, rootfs, b.Mirror, m.Epoch)
+	packages, err := makeRootFS(ctx, rootfs, b.Mirror, m.Variant(), m.Epoch)
 	if err != nil {
 		return err
 	}
@@ -125,6 +127,9 @@ func newBuilder(ctx context.Context, cfg Config) (*builder, error) {
 	if cfg.Mirror == "" {
 		cfg.Mirror = DefaultMirror
 	}
+	if cfg.Variant != "" && cfg.Variant != Unpatched {
+		return nil, fault.New(fault.Invalid, "InvalidSuites", "A node image is made of all suites, or of %q alone, not of %q.", Unpatched, cfg.Variant)
+	}
 	if os.Geteuid() != 0 {
 		return nil, fault.New(fault.Forbidden, "NotRoot", "A node image can only be built by root: its files belong to Debian's users.")
 	}
@@ -145,12 +150,12 @@ func (b *builder) wanted() (Manifest, error) {
 	if err != nil {
 		return Manifest{}, err
 	}
-	m := Manifest{Images: images, Runtime: b.runtime.Version, Sources: sources(b.Mirror)}
+	m := Manifest{Images: images, Runtime: b.runtime.Version, Sources: sources(b.Mirror, b.Variant)}
 	if m.Template, err = imagesDigest(b.runtime.Inputs, images); err != nil {
 		return Manifest{}, err
 	}
 	m.Epoch = time.Now().UTC().Truncate(24 * time.Hour).Unix()
-	m.Inputs, err = debianInputs(b.Mirror)
+	m.Inputs, err = debianInputs(b.Mirror, b.Variant)
 	return m, err
 }
 
@@ -166,7 +171,7 @@ func (b *builder) build(ctx context.Context, m Manifest, base *Image) (*Image, e
 		m.Packages, m.RootFS = base.Packages, base.Manifest.RootFS
 		err = linkTree(base.RootFS(), rootfs)
 	} else {
-		if m.Packages, err = makeRootFS(ctx, rootfs, b.Mirror, m.Epoch); err == nil {
+		if m.Packages, err = makeRootFS(ctx, rootfs, b.Mirror, b.Variant, m.Epoch); err == nil {
 			m.RootFS, err = treeDigest(rootfs)
 		}
 	}

@@ -41,20 +41,26 @@ func dpkgOptions() []string {
 	}
 }
 
+// Unpatched is the variant of an image that is made of the release alone, as it
+// was on its day: without the security archive there are real patches for it.
+const Unpatched = "main"
+
 // sources are apt's, as the image keeps them.
-func sources(mirror string) []string {
-	return []string{
-		"deb " + mirror + "/debian " + suite + " main",
-		"deb " + mirror + "/debian " + suite + "-updates main",
-		"deb " + mirror + "/debian-security " + suite + "-security main",
+func sources(mirror, variant string) []string {
+	list := []string{"deb " + mirror + "/debian " + suite + " main"}
+	if variant == Unpatched {
+		return list
 	}
+	return append(list,
+		"deb "+mirror+"/debian "+suite+"-updates main",
+		"deb "+mirror+"/debian-security "+suite+"-security main")
 }
 
 // debianInputs digests what the root file system is asked to be; bump the format
 // when tidy changes.
-func debianInputs(mirror string) (string, error) {
+func debianInputs(mirror, variant string) (string, error) {
 	data, err := json.Marshal(map[string]any{
-		"format": 1, "suite": suite, "sources": sources(mirror), "packages": included(), "dpkg": dpkgOptions(),
+		"format": 1, "suite": suite, "sources": sources(mirror, variant), "packages": included(), "dpkg": dpkgOptions(),
 	})
 	if err != nil {
 		return "", err
@@ -65,13 +71,13 @@ func debianInputs(mirror string) (string, error) {
 
 // makeRootFS lets mmdebstrap fill dir, takes away what differs from one build to
 // the next, and gives the packages with the digests that the signed index has.
-func makeRootFS(ctx context.Context, dir, mirror string, epoch int64) ([]Package, error) {
+func makeRootFS(ctx context.Context, dir, mirror, variant string, epoch int64) ([]Package, error) {
 	args := []string{"--variant=minbase", "--mode=root", "--format=directory", "--skip=cleanup/apt",
 		"--include=" + strings.Join(included(), ",")}
 	for _, option := range dpkgOptions() {
 		args = append(args, "--dpkgopt="+option)
 	}
-	args = append(append(args, suite, dir), sources(mirror)...)
+	args = append(append(args, suite, dir), sources(mirror, variant)...)
 	cmd := exec.CommandContext(ctx, "mmdebstrap", args...)
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "LC_") || strings.HasPrefix(kv, "LANG=") }),
 		fmt.Sprintf("SOURCE_DATE_EPOCH=%d", epoch), "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive")

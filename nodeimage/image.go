@@ -81,7 +81,7 @@ const (
 	manifestFile  = "manifest.json"
 )
 
-var versionPattern = regexp.MustCompile(`^bastide-debian12-([0-9]{6}\.[0-9]{2})\.([0-9]+)$`)
+var versionPattern = regexp.MustCompile(`^bastide-debian12(main)?-([0-9]{6}\.[0-9]{2})\.([0-9]+)$`)
 
 // References of the images that every node has, named without a registry that
 // could be asked for them: imagePullPolicy IfNotPresent finds them.
@@ -121,8 +121,11 @@ func Open(cacheDir, version string) (*Image, error) {
 	return &Image{Manifest: *m, dir: dir}, nil
 }
 
-// List gives the manifests of all images, the newest version first.
-func List(cacheDir string) ([]Manifest, error) {
+// List gives the manifests of all images but variants, the newest version first.
+func List(cacheDir string) ([]Manifest, error) { return ListVariant(cacheDir, "") }
+
+// ListVariant is List for the images of one variant.
+func ListVariant(cacheDir, variant string) ([]Manifest, error) {
 	paths, err := filepath.Glob(filepath.Join(imagesDir(cacheDir), "bastide-*", manifestFile))
 	if err != nil {
 		return nil, fmt.Errorf("list node images: %w", err)
@@ -133,7 +136,9 @@ func List(cacheDir string) ([]Manifest, error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, *m)
+		if m.Variant() == variant {
+			list = append(list, *m)
+		}
 	}
 	slices.SortFunc(list, func(a, b Manifest) int { return compareVersions(b.Version, a.Version) })
 	return list, nil
@@ -184,20 +189,29 @@ func cutVersion(version string) (date string, number int) {
 	if m == nil {
 		return "", 0
 	}
-	number, err := strconv.Atoi(m[2])
+	number, err := strconv.Atoi(m[3])
 	if err != nil {
 		return "", 0
 	}
-	return m[1], number
+	return m[2], number
+}
+
+// Variant is "", or Unpatched for an image that is made for showing patches.
+func (m Manifest) Variant() string {
+	found := versionPattern.FindStringSubmatch(m.Version)
+	if found == nil {
+		return ""
+	}
+	return found[1]
 }
 
 // nextVersion is the first free one of a date ("202611.21").
-func nextVersion(have []Manifest, date string) string {
+func nextVersion(have []Manifest, variant, date string) string {
 	next := 0
 	for _, m := range have {
 		if d, n := cutVersion(m.Version); d == date && n >= next {
 			next = n + 1
 		}
 	}
-	return fmt.Sprintf("bastide-debian12-%s.%d", date, next)
+	return fmt.Sprintf("bastide-debian12%s-%s.%d", variant, date, next)
 }

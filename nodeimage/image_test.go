@@ -81,10 +81,10 @@ func TestOpenAndList(t *testing.T) {
 	if _, err := Open(cache, "bastide-debian12-202611.21.8"); !fault.Is(err, fault.NotFound) {
 		t.Errorf("an image that isn't there: %v", err)
 	}
-	if v := nextVersion(list, "202611.21"); v != "bastide-debian12-202611.21.11" {
+	if v := nextVersion(list, "", "202611.21"); v != "bastide-debian12-202611.21.11" {
 		t.Errorf("the next version is %s", v)
 	}
-	if v := nextVersion(list, "202701.01"); v != "bastide-debian12-202701.01.0" {
+	if v := nextVersion(list, "", "202701.01"); v != "bastide-debian12-202701.01.0" {
 		t.Errorf("a new date's first version is %s", v)
 	}
 }
@@ -300,5 +300,43 @@ func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestAVariantIsNeverLatest: an image that lacks patches on purpose is found by
+// its name alone.
+func TestAVariantIsNeverLatest(t *testing.T) {
+	cache := t.TempDir()
+	unpatched := nextVersion(nil, Unpatched, "202712.31")
+	for _, version := range []string{"bastide-debian12-202611.21.0", unpatched} {
+		dir := filepath.Join(imagesDir(cache), version)
+		must(t, os.MkdirAll(dir, 0o755))
+		data, err := json.Marshal(Manifest{Version: version})
+		must(t, err)
+		must(t, os.WriteFile(filepath.Join(dir, manifestFile), data, 0o644))
+	}
+	latest, err := Open(cache, Latest)
+	must(t, err)
+	list, err := List(cache)
+	must(t, err)
+	variants, err := ListVariant(cache, Unpatched)
+	must(t, err)
+	if latest.Version != "bastide-debian12-202611.21.0" || len(list) != 1 || len(variants) != 1 || variants[0].Version != unpatched {
+		t.Errorf("%s, %v, %v", latest.Version, list, variants)
+	}
+	image, err := Open(cache, unpatched)
+	must(t, err)
+	if image.Variant() != Unpatched || latest.Variant() != "" {
+		t.Errorf("%q %q", image.Variant(), latest.Variant())
+	}
+	ordinary, err := debianInputs(DefaultMirror, "")
+	must(t, err)
+	other, err := debianInputs(DefaultMirror, Unpatched)
+	must(t, err)
+	if ordinary == other {
+		t.Error("a variant has the ordinary image's inputs")
+	}
+	if _, err := Build(t.Context(), Config{Cache: cache, Variant: "sid"}); !fault.Is(err, fault.Invalid) {
+		t.Errorf("an unknown variant: %v", err)
 	}
 }
