@@ -82,7 +82,7 @@ func (c *compiler) cloudFiles() ([]File, error) {
 	if c.Cloud == nil {
 		return nil, nil
 	}
-	files := []File{{CloudController, "ca.crt", c.Keys.CA.Certificate}, {CloudController, "cloud-ca.crt", c.Cloud.CA}}
+	files := []File{{CloudController, "ca.crt", c.Keys.Trust().CA}, {CloudController, "cloud-ca.crt", c.Cloud.CA}}
 	for name, o := range map[string]object{"azure.json": c.Cloud.config(), "environment.json": c.Cloud.environment()} {
 		data, err := json.MarshalIndent(o, "", "  ")
 		if err != nil {

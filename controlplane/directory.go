@@ -94,6 +94,6 @@ func (c *compiler) directoryArgs(f func(string) string) []string {
 // clientTrust is what signs for clients of the API server: the cluster's own
 // authority and, as long as there are local accounts, theirs.
 func (k *Keys) clientTrust() []byte {
-	trust := append([]byte{}, k.CA.Certificate...)
-	return append(trust, k.LocalCA.Certificate...)
+	t := k.Trust()
+	return append(t.CA, t.LocalCA...)
 }

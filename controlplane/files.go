@@ -13,17 +13,19 @@ import (
 type object = map[string]any
 
 func (c *compiler) files() ([]File, error) {
+	trust := c.Keys.Trust()
 	files := []File{
-		{Etcd, "ca.crt", c.Keys.EtcdCA.Certificate},
-		{APIServer, "ca.crt", c.Keys.CA.Certificate},
+		{Etcd, "ca.crt", trust.Etcd},
+		{APIServer, "ca.crt", trust.CA},
 		{APIServer, "client-ca.crt", c.Keys.clientTrust()},
-		{APIServer, "etcd-ca.crt", c.Keys.EtcdCA.Certificate},
-		{APIServer, "front-proxy-ca.crt", c.Keys.FrontProxyCA.Certificate},
+		{APIServer, "etcd-ca.crt", trust.Etcd},
+		{APIServer, "front-proxy-ca.crt", trust.FrontProxy},
 		{APIServer, "sa.key", c.Keys.ServiceAccounts},
-		{ControllerManager, "ca.crt", c.Keys.CA.Certificate},
-		{ControllerManager, "ca.key", c.Keys.CA.Key},
+		{ControllerManager, "ca.crt", trust.CA},
+		{ControllerManager, "signer.crt", c.Keys.own().CA},
+		{ControllerManager, "signer.key", c.Keys.CA.Key},
 		{ControllerManager, "sa.key", c.Keys.ServiceAccounts},
-		{Scheduler, "ca.crt", c.Keys.CA.Certificate},
+		{Scheduler, "ca.crt", trust.CA},
 	}
 	for name, o := range map[string]object{
 		"authentication.yaml": c.authentication(),

@@ -42,7 +42,7 @@ func Kubeconfig(c Credential) ([]byte, error) {
 		return nil, fmt.Errorf("make kubeconfig of %s: %w", c.Cluster, err)
 	}
 	trust := c.Trust
-	if len(trust) == 0 {
+	if len(trust) == 0 { // the CA's own, without a chain
 		trust = ca.Certificate()
 	}
 	return kubeconfig{

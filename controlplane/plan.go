@@ -116,6 +116,7 @@ func (s *Spec) Validate() error {
 		_, err := pki.OpenCA(pki.Pair(s.Keys.LocalCA))
 		need(err == nil, "keys.local")
 	}
+	s.Keys.validateFormer(need)
 	s.Cloud.validate(need)
 	s.Directory.validate(need)
 	return fault.Join(problems...)
@@ -206,14 +207,14 @@ func (c *compiler) leaves() []Leaf {
 		{Program: APIServer, Name: "kubelet-client", CA: k.CA, Request: client(KubeletClient), Pinned: true},
 		{Program: APIServer, Name: "front-proxy-client", CA: k.FrontProxyCA, Request: client("front-proxy-client")},
 		{Program: ControllerManager, Name: "server", CA: k.CA, Request: local},
-		{Program: ControllerManager, Name: "client", CA: k.CA, Request: client("system:kube-controller-manager")},
+		{Program: ControllerManager, Name: "client", CA: k.CA, Request: client("system:kube-controller-manager"), Pinned: true},
 		{Program: Scheduler, Name: "server", CA: k.CA, Request: local},
-		{Program: Scheduler, Name: "client", CA: k.CA, Request: client("system:kube-scheduler")},
+		{Program: Scheduler, Name: "client", CA: k.CA, Request: client("system:kube-scheduler"), Pinned: true},
 	}
 	if c.Cloud != nil {
 		leaves = append(leaves,
 			Leaf{Program: CloudController, Name: "server", CA: k.CA, Request: local},
-			Leaf{Program: CloudController, Name: "client", CA: k.CA, Request: client(CloudControllerUser)})
+			Leaf{Program: CloudController, Name: "client", CA: k.CA, Request: client(CloudControllerUser), Pinned: true})
 	}
 	return leaves
 }

@@ -136,7 +136,7 @@ func TestPlanHoldsNoSecretInArguments(t *testing.T) {
 	for _, f := range plan.Files {
 		has[f.Program+"/"+f.Name] = true
 	}
-	for file, want := range map[string]bool{ControllerManager + "/ca.key": true, APIServer + "/ca.key": false, Scheduler + "/ca.key": false, Etcd + "/ca.key": false,
+	for file, want := range map[string]bool{ControllerManager + "/signer.key": true, APIServer + "/signer.key": false, Scheduler + "/signer.key": false, Etcd + "/signer.key": false,
 		APIServer + "/encryption.yaml": true, ControllerManager + "/encryption.yaml": false, Scheduler + "/sa.key": false} {
 		if has[file] != want {
 			t.Errorf("%s: %v, want %v", file, has[file], want)

@@ -57,6 +57,8 @@ type Spec struct {
 	WorkloadIdentity *WorkloadIdentity `json:"workloadIdentity,omitempty"`
 	// Autoscaler watches pods for the sake of pools' sizes; nil: none grows by itself.
 	Autoscaler *Autoscaler `json:"autoscaler,omitempty"`
+	// Reboots is there while a node needs a reboot, or has the lock.
+	Reboots *Reboots `json:"reboots,omitempty"`
 }
 
 // Cloud is how the cloud-controller-manager acts on the service's ARM, with the
@@ -94,6 +96,9 @@ type Keys struct {
 	FrontProxyCA    KeyPair `json:"frontProxy"`     // aggregation layer
 	EtcdCA          KeyPair `json:"etcd"`
 	ServiceAccounts []byte  `json:"serviceAccounts"` // PEM private key, signs tokens
+	// Former are the authorities before, which are believed as long as something
+	// that they signed is in use.
+	Former Trusted `json:"former,omitzero"`
 	// RetiredServiceAccounts are public keys, PEM, whose tokens are good still.
 	RetiredServiceAccounts [][]byte `json:"retiredServiceAccounts,omitempty"`
 
@@ -147,9 +152,14 @@ type Status struct {
 	// serves: what was asked for didn't become ready, and the former goes on.
 	Refused    string          `json:"refused,omitempty"`
 	Deprecated []DeprecatedUse `json:"deprecated,omitempty"`
-	Scaling    *Scaling        `json:"scaling,omitempty"` // with an Autoscaler
-	Error      string          `json:"error,omitempty"`
-	Processes  []Process       `json:"processes,omitempty"`
+	// Reboots answers the spec's.
+	Reboots *RebootsStatus `json:"reboots,omitempty"`
+	Scaling *Scaling       `json:"scaling,omitempty"` // with an Autoscaler
+	// Authorities tells whose certificates count; Certificates which are in use.
+	Authorities  *Authorities  `json:"authorities,omitempty"`
+	Certificates []Certificate `json:"certificates,omitempty"`
+	Error        string        `json:"error,omitempty"`
+	Processes    []Process     `json:"processes,omitempty"`
 }
 
 // Phase is where a control plane stands.

@@ -53,6 +53,8 @@ type Request struct {
 type CA struct {
 	cert *x509.Certificate
 	key  crypto.Signer
+	// chain leads from the authorities before to this one; it follows what is issued.
+	chain []byte
 }
 
 // NewCA makes a self-signed authority (ECDSA P-256) that can sign leaves, but
@@ -94,6 +96,7 @@ func newAuthority(name string, lifetime time.Duration, last bool) (Pair, error) 
 }
 
 // OpenCA makes an authority of its PEM pair. The key must belong to the certificate.
+// Certificates behind it are those of CrossSign, and go with all that is issued.
 func OpenCA(pair Pair) (*CA, error) {
 	cert, key, err := Parse(pair)
 	if err != nil {
@@ -102,7 +105,11 @@ func OpenCA(pair Pair) (*CA, error) {
 	if !cert.IsCA {
 		return nil, fmt.Errorf("open CA: %q is not an authority", cert.Subject.CommonName)
 	}
-	return &CA{cert: cert, key: key}, nil
+	chain, err := chainOf(pair.Certificate)
+	if err != nil {
+		return nil, fmt.Errorf("open CA: %w", err)
+	}
+	return &CA{cert: cert, key: key, chain: chain}, nil
 }
 
 // Issue makes a new key and a certificate for it. The leaf never outlives its authority.
@@ -149,7 +156,8 @@ func (ca *CA) Certify(public crypto.PublicKey, r Request) ([]byte, error) {
 	if r.Client {
 		template.ExtKeyUsage = append(template.ExtKeyUsage, x509.ExtKeyUsageClientAuth)
 	}
-	return sign(template, ca.cert, public, ca.key)
+	leaf, err := sign(template, ca.cert, public, ca.key)
+	return append(leaf, ca.chain...), err
 }
 
 // Pool trusts this authority alone.
@@ -264,7 +272,7 @@ func (ca *CA) IssuedBy(certificate []byte) bool {
 // authority, with the same names and uses, and not due for renewal.
 func (ca *CA) Current(pair Pair, r Request, now time.Time) bool {
 	cert, _, err := Parse(pair)
-	if err != nil || Due(pair.Certificate, now) || cert.CheckSignatureFrom(ca.cert) != nil {
+	if err != nil || Due(pair.Certificate, now) || cert.CheckSignatureFrom(ca.cert) != nil || !hasChain(pair.Certificate, ca.chain) {
 		return false
 	}
 	var ips []netip.Addr

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -59,34 +60,66 @@ func (ca *CA) CrossSign(successor []byte) ([]byte, error) {
 	return sign(template, ca.cert, next.PublicKey, ca.key)
 }
 
-// WithChain puts certificates behind a pair's own, for those who know only an
-// authority before the one that issued it.
-func (p Pair) WithChain(chain []byte) Pair {
-	if len(chain) > 0 {
-		p.Certificate = append(bytes.Clone(p.Certificate), chain...)
+// Succeed makes the authority that follows this one: a root of the given name
+// whose certificate is followed by the chain that leads to it from this one and
+// all those before.
+func (ca *CA) Succeed(name string, lifetime time.Duration) (Pair, error) {
+	next, err := NewRoot(name, lifetime)
+	if err != nil {
+		return Pair{}, err
 	}
-	return p
+	vouched, err := ca.CrossSign(next.Certificate)
+	if err != nil {
+		return Pair{}, err
+	}
+	next.Certificate = slices.Concat(next.Certificate, vouched, ca.recent())
+	return next, nil
 }
 
-// HasChain tells whether a certificate is followed by exactly this chain.
-func HasChain(certificate, chain []byte) bool {
-	have, err := Certificates(certificate)
+// maxChain bounds what servers show of the authorities before.
+const maxChain = 4
+
+func (ca *CA) recent() []byte {
+	certs, err := Certificates(ca.chain)
 	if err != nil {
-		return false
+		return nil
 	}
-	want, err := Certificates(chain)
+	var kept []byte
+	for _, c := range certs[:min(len(certs), maxChain-1)] {
+		kept = append(kept, encode("CERTIFICATE", c.Raw)...)
+	}
+	return kept
+}
+
+// chainOf are the certificates behind the first, PEM.
+func chainOf(certificate []byte) ([]byte, error) {
+	certs, err := Certificates(certificate)
 	if err != nil {
-		want = nil
+		return nil, err
 	}
-	if len(have) != len(want)+1 {
-		return false
-	}
-	for i := range want {
-		if !bytes.Equal(have[i+1].Raw, want[i].Raw) {
-			return false
+	var chain []byte
+	for _, c := range certs[1:] {
+		if !c.IsCA {
+			return nil, fmt.Errorf("%q in the chain is no authority", c.Subject.CommonName)
 		}
+		chain = append(chain, encode("CERTIFICATE", c.Raw)...)
 	}
-	return true
+	return chain, nil
+}
+
+func hasChain(certificate, chain []byte) bool {
+	have, err := chainOf(certificate)
+	return err == nil && bytes.Equal(have, chain)
+}
+
+// First is the first certificate of a chain alone, PEM: what to trust of an
+// authority. What can't be read is returned as it is.
+func First(chain []byte) []byte {
+	certs, err := Certificates(chain)
+	if err != nil {
+		return chain
+	}
+	return encode("CERTIFICATE", certs[0].Raw)
 }
 
 // Ends is when a PEM certificate, the first of its chain, ends; zero when it can't be read.

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -32,6 +33,10 @@ func cross(t *testing.T, by, successor *CA) []byte {
 		t.Fatal(err)
 	}
 	return c
+}
+
+func withChain(p Pair, chain []byte) Pair {
+	return Pair{Certificate: append(bytes.Clone(p.Certificate), chain...), Key: p.Key}
 }
 
 // handshake is a real one between a server with the pair and a client with the roots.
@@ -74,12 +79,12 @@ func TestCrossSignedSuccessor(t *testing.T) {
 		trust *CA
 		ok    bool
 	}{
-		"new root":                       {leaf.WithChain(chain), third, true},
-		"root before":                    {leaf.WithChain(chain), second, true},
-		"root before that":               {leaf.WithChain(chain), first, true},
-		"a stranger of the first's name": {leaf.WithChain(chain), stranger, false},
+		"new root":                       {withChain(leaf, chain), third, true},
+		"root before":                    {withChain(leaf, chain), second, true},
+		"root before that":               {withChain(leaf, chain), first, true},
+		"a stranger of the first's name": {withChain(leaf, chain), stranger, false},
 		"old root without the chain":     {leaf, second, false},
-		"first root, half the chain":     {leaf.WithChain(cross(t, second, third)), first, false},
+		"first root, half the chain":     {withChain(leaf, cross(t, second, third)), first, false},
 	} {
 		if err := handshake(t, c.pair, c.trust.Pool()); (err == nil) != c.ok {
 			t.Errorf("%s: %v", name, err)
@@ -96,7 +101,7 @@ func TestCrossSigningGivesTheOldNoPower(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, chain := range [][]byte{nil, cross(t, old, next), cross(t, next, newRoot(t, "ca-3")), old.Certificate()} {
-		if handshake(t, leaf.WithChain(chain), next.Pool()) == nil {
+		if handshake(t, withChain(leaf, chain), next.Pool()) == nil {
 			t.Error("a certificate of the old authority was believed")
 		}
 	}
@@ -121,24 +126,55 @@ func TestCrossSignRefuses(t *testing.T) {
 	}
 }
 
-func TestChain(t *testing.T) {
-	old, next := newRoot(t, "ca"), newRoot(t, "ca-2")
-	c := cross(t, old, next)
-	leaf, err := next.Issue(Request{CommonName: "x", Client: true, Lifetime: time.Minute})
+func TestSuccession(t *testing.T) {
+	first := newRoot(t, "ca")
+	authorities := []*CA{first}
+	for _, name := range []string{"ca-2", "ca-3"} {
+		pair, err := authorities[len(authorities)-1].Succeed(name, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next, err := OpenCA(pair)
+		if err != nil {
+			t.Fatal(err)
+		}
+		authorities = append(authorities, next)
+		if got := First(pair.Certificate); !bytes.Equal(got, next.Certificate()) || Name(pair.Certificate) != name {
+			t.Errorf("%s's own certificate isn't the first", name)
+		}
+	}
+	r := Request{CommonName: "api", IPs: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, Server: true, Lifetime: 40 * time.Minute}
+	last := authorities[2]
+	leaf, err := last.Issue(r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	whole := leaf.WithChain(c)
-	if !HasChain(whole.Certificate, c) || HasChain(whole.Certificate, nil) || HasChain(leaf.Certificate, c) || !HasChain(leaf.Certificate, nil) || HasChain(nil, nil) {
-		t.Error("HasChain is wrong")
+	for i, ca := range authorities {
+		if err := handshake(t, leaf, ca.Pool()); err != nil {
+			t.Errorf("who trusts authority %d: %v", i, err)
+		}
 	}
-	if bytes.Contains(leaf.Certificate, c) {
-		t.Error("the pair itself was changed")
+	bare := Pair{Certificate: First(leaf.Certificate), Key: leaf.Key}
+	if !last.Current(leaf, r, time.Now()) || last.Current(bare, r, time.Now()) {
+		t.Error("a leaf is current with its chain only")
 	}
-	if got := Ends(whole.Certificate); got.IsZero() || time.Until(got) > time.Minute {
-		t.Errorf("ends %v", got)
-	}
-	if Name(c) != "ca-2" || Name(nil) != "" || !Ends(nil).IsZero() {
+	if Name(nil) != "" || !Ends(nil).IsZero() || Ends(leaf.Certificate).IsZero() {
 		t.Error("Name or Ends is wrong")
+	}
+}
+
+func TestChainIsBounded(t *testing.T) {
+	pair, err := NewRoot("ca", time.Hour)
+	for i := 0; i < 8 && err == nil; i++ {
+		var ca *CA
+		if ca, err = OpenCA(pair); err == nil {
+			pair, err = ca.Succeed(fmt.Sprintf("ca-%d", i+2), time.Hour)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if certs, err := Certificates(pair.Certificate); err != nil || len(certs) != 1+maxChain {
+		t.Errorf("%d certificates, %v", len(certs), err)
 	}
 }

@@ -65,7 +65,7 @@ func (s *session) wantReviews() *addons.Admission {
 	if !s.reviewing {
 		return nil
 	}
-	return &addons.Admission{URL: "https://" + admissionAddress + admission.Path, CA: s.current().Keys.CA.Certificate}
+	return &addons.Admission{URL: "https://" + admissionAddress + admission.Path, CA: s.current().Keys.Trust().CA}
 }
 
 // review serves reviews of pods from when they are wanted first until ctx ends.

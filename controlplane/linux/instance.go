@@ -170,6 +170,9 @@ func (p *Plane) Status(id string) controlplane.Status {
 	if trouble != "" && !changing && status.Phase != controlplane.Ready {
 		status.Phase, status.Error = controlplane.Failed, trouble
 	}
+	if a != nil {
+		p.tellCertificates(&status, &spec, slot, a.State().Authorities)
+	}
 	return status
 }
 
