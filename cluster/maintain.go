@@ -130,23 +130,33 @@ func wantsPatch(*whole) (errand, error) {
 // windows, and tells when to look again. What was begun goes on when the window
 // ends; a window in which the service didn't run is missed.
 func (r *runner) maintain(ctx context.Context, w *whole) (time.Duration, error) {
+	if w.state.Desired.Channels == (Channels{}) {
+		return 0, nil
+	}
+	next, err := r.attend(ctx, w)
+	return sooner(lookEvery, next), err
+}
+
+// attend begins what is due, and tells when the next of it may be; 0 is never.
+func (r *runner) attend(ctx context.Context, w *whole) (time.Duration, error) {
 	jobs, err := r.jobs(ctx, w)
-	if err != nil || len(jobs) == 0 {
+	if err != nil {
 		return 0, err
 	}
-	again := lookEvery
+	var again time.Duration
 	now := r.Now()
 	for _, j := range jobs {
+		if next, ok := j.when.Next(now); ok {
+			again = sooner(again, next.Start.Sub(now))
+		}
 		window, open := j.when.Now(now)
 		if !open || window.End.Sub(now) < leastTime {
-			if next, ok := j.when.Next(now); ok {
-				again = min(again, next.Start.Sub(now))
-			}
 			continue
 		}
 		if _, done := w.state.maintained(j.kind, window.Occurrence); done {
 			continue
 		}
+		again = sooner(again, lookEvery) // what stands in the way may go, what is newer may come
 		begun, err := r.maintainNow(ctx, w, j, window)
 		if err != nil {
 			return 0, fmt.Errorf("maintenance of %s: %w", w.doc.ID, err)
