@@ -58,11 +58,11 @@ func kubeletConfig(c Config) map[string]any {
 		"protectKernelDefaults": false, "makeIPTablesUtilChains": false,
 
 		"evictionHard": map[string]any{
-			"memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%", "imagefs.available": "15%", "pid.available": "2000",
+			"memory.available": fmt.Sprintf("%dMi", evictionMemory), "nodefs.available": "10%", "nodefs.inodesFree": "5%", "imagefs.available": "15%", "pid.available": "2000",
 		},
 		"kubeReserved": map[string]any{
 			"cpu":    fmt.Sprintf("%dm", reservedCPU(c.CPUs)),
-			"memory": fmt.Sprintf("%dMi", min(20*int64(c.MaxPods)+50, c.Memory/4/mebibyte)),
+			"memory": fmt.Sprintf("%dMi", reservedMemory(c.Memory, c.MaxPods)),
 			"pid":    "1000",
 		},
 		"volumePluginDir": "/etc/kubernetes/volumeplugins",
@@ -99,6 +99,10 @@ func taints(texts []string) []any {
 	return list
 }
 
+// BootIDPath holds an id that is drawn at each boot of the machine: the kernel's
+// own is that of the machine that all machines run on, and tells no reboot.
+const BootIDPath = "/run/bastide/boot_id"
+
 // KubeletArgs are kubelet's arguments.
 func KubeletArgs(c Config) []string {
 	var labels []string
@@ -108,6 +112,7 @@ func KubeletArgs(c Config) []string {
 	args := []string{
 		"--config=" + KubeletConfigPath, "--kubeconfig=" + KubeconfigPath, "--cert-dir=/var/lib/kubelet/pki",
 		"--hostname-override=" + c.Hostname, "--node-ip=" + c.Address.String(), "--node-labels=" + strings.Join(labels, ","),
+		"--boot-id-file=" + BootIDPath,
 	}
 	if c.Registry != "" {
 		args = append(args, "--image-credential-provider-config="+credentialsPath, "--image-credential-provider-bin-dir="+path.Dir(netpolicy.ProgramPath))

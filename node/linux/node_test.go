@@ -54,6 +54,10 @@ func TestNode(t *testing.T) {
 			step.do()
 		})
 	}
+	bootID := func() string {
+		return w.must("", "get", "node", nodeName, "-o", "jsonpath={.status.nodeInfo.bootID}")
+	}
+	before := bootID()
 	t.Run("stop", func(t *testing.T) {
 		begin := time.Now()
 		if err := w.provider.Stop(t.Context(), nodeName); err != nil {
@@ -66,6 +70,7 @@ func TestNode(t *testing.T) {
 	t.Run("boot again", func(t *testing.T) {
 		w.up()
 		w.eventually("no reboot is wanted any more", 10*time.Second, func() bool { s := w.says(); return s.Ready && !s.RebootRequired })
+		w.eventually("the Node tells of another boot", time.Minute, func() bool { id := bootID(); return len(id) == 36 && id != before })
 		w.eventually("the pod runs in the rebooted machine", 2*time.Minute, func() bool {
 			out, err := w.kubectl("", "get", "pod", "web", "-o", "jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].state.running.startedAt}")
 			return err == nil && !strings.HasPrefix(out, "0 ") && strings.Contains(out, "T")

@@ -4,6 +4,7 @@ package linux
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -34,7 +35,7 @@ func setUp(ctx context.Context, config node.Config, kids *reaper) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range files {
+	for _, f := range append(files, bootID()) {
 		if err := writeFile(f); err != nil {
 			return err
 		}
@@ -62,6 +63,14 @@ func setUp(ctx context.Context, config node.Config, kids *reaper) error {
 		}
 	}
 	return awaitAddress(ctx, config.Address)
+}
+
+// bootID is a new one, in the kernel's form.
+func bootID() node.File {
+	b := make([]byte, 16)
+	_, _ = rand.Read(b) // never fails
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return node.File{Path: node.BootIDPath, Mode: 0o644, Data: fmt.Appendf(nil, "%x-%x-%x-%x-%x\n", b[:4], b[4:6], b[6:8], b[8:10], b[10:])}
 }
 
 // setUpVM makes a plain machine ready: a way in is all that it has.
