@@ -79,8 +79,9 @@ var edges = map[string]string{
 }
 
 // http lists who may touch net/http: front doors, clients, the way between serve
-// and host, and the policy agent, which is a small client of its API server.
-const http = "metadata admission oidc arm identity registry mirror guard client host netpolicy pull testcloud bench cmd"
+// and host, and the policy agent and a control plane's agent, which are small
+// clients of their API server.
+const http = "controlplane metadata admission oidc arm identity registry mirror guard client host netpolicy pull testcloud bench cmd"
 
 func TestDependencyDirections(t *testing.T) {
 	for _, p := range packages(t) {

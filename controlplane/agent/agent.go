@@ -57,6 +57,8 @@ type State struct {
 	WorkloadIdentity bool
 	// Scaling is what the autoscaler wishes; it is never changed, only replaced.
 	Scaling *controlplane.Scaling
+	// Reboots is what the reboot coordinator asked for; never changed, only replaced.
+	Reboots *controlplane.RebootsStatus
 }
 
 // Agent keeps one cluster. Safe for concurrent use.
@@ -174,7 +176,7 @@ func (a *Agent) update(f func(*State)) {
 	f(&a.state)
 	same := before.Serving == a.state.Serving && before.Ready == a.state.Ready && before.Version == a.state.Version && before.CoreDNS == a.state.CoreDNS &&
 		before.Metrics == a.state.Metrics && before.Issuer == a.state.Issuer && slices.Equal(before.SigningKeys, a.state.SigningKeys) &&
-		before.WorkloadIdentity == a.state.WorkloadIdentity && before.Error == a.state.Error && reflect.DeepEqual(before.Authorities, a.state.Authorities) && before.Scaling == a.state.Scaling && slices.Equal(before.Nodes, a.state.Nodes)
+		before.WorkloadIdentity == a.state.WorkloadIdentity && before.Error == a.state.Error && reflect.DeepEqual(before.Authorities, a.state.Authorities) && before.Scaling == a.state.Scaling && before.Reboots == a.state.Reboots && slices.Equal(before.Nodes, a.state.Nodes)
 	a.mu.Unlock()
 	if !same {
 		a.Notify()

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 	"time"
 
@@ -42,11 +43,14 @@ type connection struct {
 	hangUp func()
 	// typed is for libraries that want it, and made when one does first: it is large.
 	typed func() (*kubernetes.Clientset, error)
+	http  *http.Client // what all of them are made of
 }
 
 // refuseRedirect is for http.Client.CheckRedirect. What a workload answers through
 // the API server's proxy must not lead the agent's rights elsewhere.
-func refuseRedirect[R any](R, []R) error { return errors.New("a redirect isn't followed") }
+func refuseRedirect(*http.Request, []*http.Request) error {
+	return errors.New("a redirect isn't followed")
+}
 
 // connection is called by Run alone.
 func (a *Agent) connection() (*connection, error) {
@@ -73,7 +77,7 @@ func (a *Agent) connection() (*connection, error) {
 		return nil, fmt.Errorf("make client: %w", err)
 	}
 	client.CheckRedirect = refuseRedirect
-	c := &connection{leaf: leaf, trust: trust, hangUp: dialer.CloseAll, typed: sync.OnceValues(func() (*kubernetes.Clientset, error) { return kubernetes.NewForConfigAndClient(config, client) })}
+	c := &connection{leaf: leaf, trust: trust, hangUp: dialer.CloseAll, http: client, typed: sync.OnceValues(func() (*kubernetes.Clientset, error) { return kubernetes.NewForConfigAndClient(config, client) })}
 	if c.api, err = rest.UnversionedRESTClientForConfigAndClient(config, client); err != nil {
 		return nil, fmt.Errorf("make client: %w", err)
 	}

@@ -47,9 +47,12 @@ type drainer struct {
 
 // tuning is what reboots' settings say of drains.
 type tuning struct {
-	grace    int    // seconds; negative: each pod's own
-	selector string // of the pods that go; empty: all
-	skip     int    // seconds after which a pod that is being deleted isn't waited for; 0: it is
+	grace    int           // seconds; negative: each pod's own
+	selector string        // of the pods that go; empty: all
+	skip     int           // seconds after which a pod that is being deleted isn't waited for; 0: it is
+	before   time.Duration // how long to wait before the first eviction,
+	after    time.Duration // and after the last
+	anyway   bool          // a drain that fails is as good as one that doesn't
 }
 
 // held is a pod that can't go yet, and why.
@@ -61,6 +64,9 @@ func (d *drainer) look(ctx context.Context) (controlplane.Left, time.Duration, e
 		left.Phase = controlplane.LeftNode
 		return left, 0, nil
 	}
+	if wait := d.tuning.before - time.Since(d.leave.Since); wait > 0 {
+		return left, wait, nil
+	}
 	pods, err := d.pods(ctx)
 	if err != nil {
 		return left, 0, err
@@ -70,6 +76,9 @@ func (d *drainer) look(ctx context.Context) (controlplane.Left, time.Duration, e
 		pods = slices.DeleteFunc(pods, lingers)
 	}
 	if left.Pods = len(pods); left.Pods == 0 {
+		if wait := d.tuning.after - time.Since(d.leaves.emptied(d.node.Name)); d.tuning.after > 0 && wait > 0 {
+			return left, wait, nil
+		}
 		left.Phase = controlplane.LeftNode
 		d.say(ctx, corev1.EventTypeNormal, "Drain", "drained", fmt.Sprintf("Drained node: [%s]", d.node.Name))
 		return left, 0, nil
@@ -118,6 +127,11 @@ func (d *drainer) expire(ctx context.Context, left controlplane.Left, pods []cor
 	}
 	if left.Held != "" {
 		left.Error += "; " + left.Held
+	}
+	if d.tuning.anyway {
+		left.Phase, left.Error = controlplane.LeftNode, ""
+		d.say(ctx, corev1.EventTypeWarning, "Drain", "anyway", fmt.Sprintf("Draining node: [%s] failed, and it reboots all the same: %s", d.node.Name, names(pods)))
+		return left
 	}
 	d.say(ctx, corev1.EventTypeWarning, "Drain", "failed", fmt.Sprintf("Draining node: [%s] failed: %s", d.node.Name, left.Error))
 	return left

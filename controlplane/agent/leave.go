@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"sync"
 	"time"
 
@@ -46,13 +47,16 @@ const (
 type leaves struct {
 	queue *reconcile.Queue // of nodes' names
 	typed func() (*kubernetes.Clientset, error)
+	http  *http.Client
 
 	mu   sync.Mutex                 // guards what follows
 	said map[string]map[string]bool // keys of the events of a node's Leave
+	gone map[string]time.Time       // when the last pod of a node had gone
+	free bool                       // the lock of reboots isn't ours
 }
 
 func newLeaves(c *connection) *leaves {
-	return &leaves{queue: reconcile.NewQueue(reconcile.Backoff{Min: 20 * time.Millisecond, Max: unanswered}), typed: c.typed, said: map[string]map[string]bool{}}
+	return &leaves{queue: reconcile.NewQueue(reconcile.Backoff{Min: 20 * time.Millisecond, Max: unanswered}), typed: c.typed, http: c.http, said: map[string]map[string]bool{}, gone: map[string]time.Time{}}
 }
 
 func marked(annotations map[string]string) bool {
@@ -104,15 +108,19 @@ func (s *session) keepLeave(ctx context.Context, name string) (time.Duration, er
 	if err != nil {
 		return 0, fmt.Errorf("leave node %s: %w", name, err)
 	}
-	if err := mark(ctx, client, node, want.Leave); err != nil {
+	leave, tuned, err := s.tuned(ctx, client, want.Leave)
+	if err != nil {
 		return 0, fmt.Errorf("leave node %s: %w", name, err)
 	}
-	if want.Leave == nil {
+	if err := mark(ctx, client, node, leave); err != nil {
+		return 0, fmt.Errorf("leave node %s: %w", name, err)
+	}
+	if leave == nil {
 		s.leaves.forget(name)
 		s.setLeft(name, controlplane.Left{})
 		return 0, nil
 	}
-	d := drainer{session: s, client: client, node: node, leave: *want.Leave, tuning: tuning{grace: -1}}
+	d := drainer{session: s, client: client, node: node, leave: *leave, tuning: tuned}
 	left, again, err := d.look(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("drain node %s: %w", name, err)
@@ -190,6 +198,17 @@ func (l *leaves) forget(name string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.said, name)
+	delete(l.gone, name)
+}
+
+// emptied tells since when a node has no pods that had to go.
+func (l *leaves) emptied(name string) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.gone[name].IsZero() {
+		l.gone[name] = time.Now()
+	}
+	return l.gone[name]
 }
 
 // first tells whether a node's event is said for the first time, and notes that

@@ -158,6 +158,7 @@ func failing(report string) string {
 // run keeps the cluster until ctx ends.
 func (s *session) run(ctx context.Context) error {
 	s.queue.Add(keyRender)
+	s.queue.Add(keyReboots)
 	var g reconcile.Group
 	g.Add("objects", reconcile.Loop{Name: "agent", Queue: s.queue, Reconciler: s, Workers: 8, Logger: s.Logger}.Run)
 	g.Add("leaving nodes", reconcile.Loop{Name: "leaves", Queue: s.leaves.queue, Reconciler: reconcile.Func(s.keepLeave), Workers: leavesAtOnce, Logger: s.Logger}.Run)
@@ -181,6 +182,8 @@ const (
 	keyObject = "object/"
 	keyNode   = "node/"
 	keyCSR    = "csr/"
+	// keyReboots is what the reboot coordinator asks for.
+	keyReboots = "reboots/"
 )
 
 // Reconcile makes one thing as it should be.
@@ -195,6 +198,8 @@ func (s *session) Reconcile(ctx context.Context, key string) (time.Duration, err
 		return 0, s.keepNode(ctx, name)
 	case keyCSR:
 		return 0, s.decideCSR(ctx, name)
+	case keyReboots:
+		return s.keepReboots(ctx)
 	}
 	return s.render(ctx)
 }
@@ -210,6 +215,7 @@ func (s *session) specChanged() {
 	default:
 	}
 	s.queue.Add(keyRender)
+	s.queue.Add(keyReboots)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for name := range s.nodes {

@@ -162,6 +162,7 @@ func (p *Plane) Status(id string) controlplane.Status {
 		status.Version, status.Nodes, status.CoreDNS, status.Metrics, status.Error = state.Version, state.Nodes, state.CoreDNS, state.Metrics, state.Error
 		status.Issuer, status.SigningKeys, status.WorkloadIdentity = state.Issuer, state.SigningKeys, state.WorkloadIdentity
 		status.Scaling = state.Scaling
+		status.Reboots = state.Reboots
 		status.Refused = refused
 		if state.Ready && !changing {
 			status.Phase = controlplane.Ready

@@ -140,7 +140,9 @@ func TestANodeIsLeft(t *testing.T) {
 	l.rig.stop() // another process goes on
 	l.begin()
 	l.apply(l.spec)
-	l.left("still held", func(n controlplane.NodeStatus) bool { return phase(controlplane.Leaving, leave)(n) && n.Left.Held != "" })
+	l.left("still held", func(n controlplane.NodeStatus) bool {
+		return phase(controlplane.Leaving, leave)(n) && n.Left.Held != ""
+	})
 	l.must("DELETE", "/apis/policy/v1/namespaces/default/poddisruptionbudgets/web", nil)
 	l.left("left", phase(controlplane.LeftNode, leave))
 	for name, stays := range map[string]bool{"plain": false, "scratch": false, "web": false, "mirror": true, "daemon": true, "elsewhere": true} {
@@ -206,7 +208,9 @@ func TestALeaveEnds(t *testing.T) {
 	}
 	again := &controlplane.Leave{Drain: true, Out: true, Timeout: time.Hour, Since: time.Now()}
 	l.asks(again) // another's turn counts anew
-	l.left("tried again", func(n controlplane.NodeStatus) bool { return phase(controlplane.Leaving, again)(n) && n.Left.Held != "" })
+	l.left("tried again", func(n controlplane.NodeStatus) bool {
+		return phase(controlplane.Leaving, again)(n) && n.Left.Held != ""
+	})
 	forced := &controlplane.Leave{Drain: true, Out: true, Timeout: time.Millisecond, Since: time.Now().Add(-time.Second), Force: true}
 	l.asks(forced)
 	l.left("left by force", phase(controlplane.LeftNode, forced))
