@@ -38,7 +38,7 @@ func (p *Provider) orchestrators(_ context.Context, r *arm.Request) (any, error)
 	}
 	list := orchestratorList{ID: r.ID.String() + "/orchestrators", Name: "default", Type: Namespace + "/locations/orchestrators"}
 	def, _ := versions.Default()
-	for _, v := range versions {
+	for _, v := range versions.supported() {
 		o := orchestrator{Type: "Kubernetes", Version: v.String(), Default: v == def}
 		for _, u := range versions.upgrades(v) {
 			o.Upgrades = append(o.Upgrades, orchestrator{Type: "Kubernetes", Version: u.String()})
@@ -65,7 +65,7 @@ func (p *Provider) kubernetesVersions(_ context.Context, r *arm.Request) (any, e
 	}
 	def, _ := versions.Default()
 	list := aks.KubernetesVersionListResult{Values: []*aks.KubernetesVersion{}}
-	for _, minor := range versions.minors() {
+	for _, minor := range versions.supported().minors() {
 		patches := map[string]*aks.KubernetesPatchVersion{}
 		for _, v := range versions {
 			if v.MinorString() == minor.MinorString() {
@@ -80,24 +80,35 @@ func (p *Provider) kubernetesVersions(_ context.Context, r *arm.Request) (any, e
 	return list, nil
 }
 
-// clusterUpgrades answers GET …/upgradeProfiles/default. Upgrading itself isn't
-// offered yet, so no version is listed that a PUT would then refuse.
+// clusterUpgrades answers GET …/upgradeProfiles/default: what the control plane
+// may become next, and what each pool may under it as it is.
 func (p *Provider) clusterUpgrades(ctx context.Context, r *arm.Request) (any, error) {
 	w, err := p.loadParent(ctx, r, r.Parent)
 	if err != nil {
 		return nil, err
 	}
+	versions, err := p.versions()
+	if err != nil {
+		return nil, err
+	}
+	own := func(name *string, v Version, to []Version) *aks.ManagedClusterPoolUpgradeProfile {
+		profile := &aks.ManagedClusterPoolUpgradeProfile{Name: name, KubernetesVersion: ptr(v.String()), OSType: ptr(aks.OSTypeLinux)}
+		for _, u := range to {
+			profile.Upgrades = append(profile.Upgrades, &aks.ManagedClusterPoolUpgradeProfileUpgradesItem{KubernetesVersion: ptr(u.String()), IsPreview: ptr(false)})
+		}
+		return profile
+	}
+	server := w.state.Desired.Version
 	profile := aks.ManagedClusterUpgradeProfile{
 		ID: ptr(r.ID.String()), Name: ptr("default"), Type: ptr(clusterType + "/upgradeProfiles"),
 		Properties: &aks.ManagedClusterUpgradeProfileProperties{
-			ControlPlaneProfile: &aks.ManagedClusterPoolUpgradeProfile{
-				KubernetesVersion: ptr(w.state.Desired.Version.String()), OSType: ptr(aks.OSTypeLinux)},
-			AgentPoolProfiles: []*aks.ManagedClusterPoolUpgradeProfile{},
+			ControlPlaneProfile: own(nil, server, versions.upgrades(server)),
+			AgentPoolProfiles:   []*aks.ManagedClusterPoolUpgradeProfile{},
 		},
 	}
 	for _, pool := range w.pools {
-		profile.Properties.AgentPoolProfiles = append(profile.Properties.AgentPoolProfiles, &aks.ManagedClusterPoolUpgradeProfile{
-			Name: ptr(pool.Pool.Name), KubernetesVersion: ptr(pool.Pool.Version.String()), OSType: ptr(aks.OSTypeLinux)})
+		v := pool.Pool.Version
+		profile.Properties.AgentPoolProfiles = append(profile.Properties.AgentPoolProfiles, own(ptr(pool.Pool.Name), v, versions.poolUpgrades(v, server)))
 	}
 	return profile, nil
 }
@@ -119,11 +130,20 @@ func (p *Provider) poolUpgrades(ctx context.Context, r *arm.Request) (any, error
 	if pool == nil {
 		return nil, notFound(r.Parent.ID)
 	}
-	return aks.AgentPoolUpgradeProfile{
-		ID: ptr(r.ID.String()), Name: ptr("default"), Type: ptr(poolType + "/upgradeProfiles"),
-		Properties: &aks.AgentPoolUpgradeProfileProperties{
-			KubernetesVersion: ptr(pool.Pool.Version.String()), OSType: ptr(aks.OSTypeLinux), LatestNodeImageVersion: ptr(pool.image())},
-	}, nil
+	versions, err := p.versions()
+	if err != nil {
+		return nil, err
+	}
+	newest, err := p.Catalogue.Parts(pool.Pool.Version.String())
+	if err != nil {
+		return nil, err
+	}
+	properties := &aks.AgentPoolUpgradeProfileProperties{
+		KubernetesVersion: ptr(pool.Pool.Version.String()), OSType: ptr(aks.OSTypeLinux), LatestNodeImageVersion: ptr(imageVersion(newest.Image))}
+	for _, u := range versions.poolUpgrades(pool.Pool.Version, w.state.Desired.Version) {
+		properties.Upgrades = append(properties.Upgrades, &aks.AgentPoolUpgradeProfilePropertiesUpgradesItem{KubernetesVersion: ptr(u.String()), IsPreview: ptr(false)})
+	}
+	return aks.AgentPoolUpgradeProfile{ID: ptr(r.ID.String()), Name: ptr("default"), Type: ptr(poolType + "/upgradeProfiles"), Properties: properties}, nil
 }
 
 // poolVersions answers GET …/availableAgentPoolVersions: what a new pool may run.
@@ -148,7 +168,7 @@ func (p *Provider) poolVersions(ctx context.Context, r *arm.Request) (any, error
 		ID: ptr(w.doc.ID.String() + "/availableAgentPoolVersions"), Name: ptr("default"), Type: ptr(clusterType + "/availableAgentPoolVersions"),
 		Properties: &aks.AgentPoolAvailableVersionsProperties{AgentPoolVersions: []*aks.AgentPoolAvailableVersionsPropertiesAgentPoolVersionsItem{}},
 	}
-	for _, v := range versions.forPool(w.state.Desired.Version) {
+	for _, v := range versions.newPool(w.state.Desired.Version) {
 		list.Properties.AgentPoolVersions = append(list.Properties.AgentPoolVersions, &aks.AgentPoolAvailableVersionsPropertiesAgentPoolVersionsItem{
 			KubernetesVersion: ptr(v.String()), Default: ptr(v == w.state.Desired.Version), IsPreview: ptr(false)})
 	}

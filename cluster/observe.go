@@ -29,6 +29,8 @@ type observed struct {
 	waiting string
 	// pools is the same for each pool, by name; a pool that is going waits for its last node.
 	pools map[string]string
+	// ready are the nodes that are, by name.
+	ready map[string]bool
 	// trouble is an error that a unit reports now.
 	trouble *fault.Error
 }
@@ -36,8 +38,11 @@ type observed struct {
 // observe compares the reports with what should be. named says that the edge
 // answers to the cluster's name.
 func observe(w *whole, h *hosted, network string) observed {
-	o := observed{pools: map[string]string{}, trouble: troubles(h)}
+	o := observed{pools: map[string]string{}, ready: map[string]bool{}, trouble: troubles(h)}
 	nodes, plane := o.plane(w, h)
+	for name, n := range nodes {
+		o.ready[name] = n.Ready
+	}
 	o.waiting = first(plane, network)
 	if w.state.Stopped {
 		o.waiting = first(o.waiting, machinesLeft(h))
@@ -66,7 +71,9 @@ func (o *observed) plane(w *whole, h *hosted) (map[string]controlplane.NodeStatu
 	case status.Phase != controlplane.Ready:
 		return nodes, first("the API server isn't ready", status.Error)
 	case strings.TrimPrefix(status.Version, "v") != w.state.Desired.Version.String():
-		return nodes, fmt.Sprintf("the API server reports version %s", status.Version)
+		return nodes, first(status.Refused, fmt.Sprintf("the API server reports version %s", status.Version))
+	case status.Refused != "":
+		return nodes, "the control plane isn't as it should be: " + status.Refused
 	case !status.CoreDNS:
 		return nodes, "CoreDNS isn't available"
 	}
@@ -87,9 +94,13 @@ func poolWaits(w *whole, pool *poolDoc, h *hosted, nodes map[string]controlplane
 	if w.state.Stopped {
 		return ""
 	}
-	for _, n := range pool.Nodes {
+	for i := range pool.Nodes {
+		n := &pool.Nodes[i]
 		if n.Removed {
 			return "node " + n.Name + " hasn't gone"
+		}
+		if works := pool.nodeWorks(n, nodes[n.Name]); works != "" {
+			return works
 		}
 		report, answered := h.answer(unitKey{machineKind, n.Machine})
 		if !answered || !report.Applied {
@@ -101,7 +112,7 @@ func poolWaits(w *whole, pool *poolDoc, h *hosted, nodes map[string]controlplane
 			return "node " + n.Name + " hasn't registered"
 		case !status.Ready:
 			return first("node "+n.Name+" isn't ready", status.Reason)
-		case strings.TrimPrefix(status.Version, "v") != pool.Pool.Version.String():
+		case strings.TrimPrefix(status.Version, "v") != n.Version.String():
 			return fmt.Sprintf("node %s reports version %s", n.Name, status.Version)
 		}
 	}
@@ -131,6 +142,8 @@ func trouble(report host.Report) string {
 		return report.Error
 	case report.ControlPlane != nil && report.ControlPlane.Phase == controlplane.Failed:
 		return first(report.ControlPlane.Error, "it doesn't run")
+	case report.ControlPlane != nil && report.ControlPlane.Refused != "":
+		return report.ControlPlane.Refused
 	case report.Machine != nil && report.Machine.Phase == machine.Failed:
 		return first(report.Machine.Error, "it doesn't run")
 	}
@@ -162,7 +175,13 @@ func (r *runner) conclude(ctx context.Context, w *whole, o observed) (time.Durat
 	since := r.troubled(key, o.trouble != nil)
 	var again time.Duration
 	for _, id := range operations(w) {
-		wait, err := r.concludeOne(ctx, id, r.goal(w, o, id), o.trouble, since)
+		if cause := w.state.refused(id); cause != nil {
+			if err := r.finish(ctx, id, cause); err != nil {
+				return 0, err
+			}
+			continue
+		}
+		wait, err := r.concludeOne(ctx, w, id, o, since)
 		if err != nil {
 			return 0, err
 		}
@@ -190,7 +209,8 @@ func (r *runner) goal(w *whole, o observed, operation string) string {
 
 // concludeOne ends one operation, or says when to look again. An error that
 // lasts counts from the operation's start at the earliest: a retry has its chance.
-func (r *runner) concludeOne(ctx context.Context, id, waits string, trouble *fault.Error, since time.Time) (time.Duration, error) {
+func (r *runner) concludeOne(ctx context.Context, w *whole, id string, o observed, since time.Time) (time.Duration, error) {
+	waits, trouble, deadline := r.goal(w, o, id), o.trouble, r.deadline(w, id)
 	if waits == "" {
 		return 0, r.finish(ctx, id, nil)
 	}
@@ -201,7 +221,7 @@ func (r *runner) concludeOne(ctx context.Context, id, waits string, trouble *fau
 	if op.Start.After(since) {
 		since = op.Start
 	}
-	left, patience := r.CreateDeadline-r.Now().Sub(op.Start), r.Patience-r.Now().Sub(since)
+	left, patience := deadline-r.Now().Sub(op.Start), r.Patience-r.Now().Sub(since)
 	switch {
 	case trouble != nil && min(left, patience) <= 0:
 		return 0, r.finish(ctx, id, trouble)
@@ -209,7 +229,7 @@ func (r *runner) concludeOne(ctx context.Context, id, waits string, trouble *fau
 		return min(left, patience), nil
 	case left <= 0:
 		return 0, r.finish(ctx, id, fault.New(fault.Exhausted, "ProvisioningDeadlineExceeded",
-			"The operation didn't finish within %s: %s.", r.CreateDeadline, waits))
+			"The operation didn't finish within %s: %s.", deadline, waits))
 	}
 	return left, nil
 }
@@ -229,6 +249,11 @@ func (r *runner) finish(ctx context.Context, id string, cause *fault.Error) erro
 		return fmt.Errorf("end operation: %w", err)
 	}
 	end := arm.Ending{}
+	if cause == nil && op != nil && op.Action == "upgradeNodeImageVersion" {
+		if end.Output, err = r.poolOutput(ctx, op.Resource); err != nil {
+			return fmt.Errorf("end operation: %w", err)
+		}
+	}
 	if cause == nil && op != nil && strings.HasPrefix(op.Action, "reset") {
 		end.Output = json.RawMessage(`{}`) // 200 is what the SDKs want of these actions, not 204
 	}

@@ -151,6 +151,16 @@ func (p *parser) upgradable(to Version, old *Desired, target string) {
 	}
 }
 
+// poolSupported refuses a version out of support for a pool that is new or that
+// changes to it.
+func (p *parser) poolSupported(v, server Version, target string) {
+	if v.Compare(server) <= 0 && slices.Contains(p.versions, v) && !slices.Contains(p.versions.newPool(server), v) {
+		f := p.versions.unknown(v.String(), p.location, target)
+		f.Code = "AgentPoolK8sVersionNotSupported"
+		p.problems = append(p.problems, f)
+	}
+}
+
 // poolUpgradable refuses that a pool goes back; how far it may go, its control plane says.
 func (p *parser) poolUpgradable(to, from Version, target string) {
 	if to.Compare(from) < 0 {

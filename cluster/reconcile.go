@@ -45,6 +45,9 @@ func (r *runner) reconcile(ctx context.Context, key string) (time.Duration, erro
 	step := r.keep
 	if doc.ProvisioningState == resource.Deleting {
 		step = r.tearDown
+		if _, err := r.keepProgress(ctx, key, nil); err != nil {
+			return 0, err
+		}
 	}
 	again, err := step(ctx, w, h)
 	if raced(err) {
@@ -85,10 +88,15 @@ func (r *runner) keep(ctx context.Context, w *whole, h *hosted) (time.Duration, 
 			return soon, r.write(ctx, w.doc, changes)
 		}
 	}
+	untold, err := r.tell(ctx, w, o)
+	if err != nil {
+		return 0, err
+	}
 	again, err := r.conclude(ctx, w, o)
 	if err != nil {
 		return 0, err
 	}
+	again = sooner(again, untold)
 	due, err := r.issuerDue(ctx, w)
 	if err != nil {
 		return 0, err

@@ -28,12 +28,13 @@ type runner struct {
 	owners   map[string]string          // a cluster's short id → its queue key
 	starting map[string]map[string]bool // queue key of a cluster → its documents, pools' too, that have an operation
 	since    map[string]time.Time       // since when a cluster's units report errors
+	told     map[string]told            // what was written last of a cluster's progress
 	noted    map[string]int             // how many versions of a cluster's document were seen
 }
 
 func newRunner(p *Provider) *runner {
 	return &runner{Provider: p, queue: reconcile.NewQueue(reconcile.Backoff{Min: 50 * time.Millisecond, Max: 10 * time.Second}),
-		owners: map[string]string{}, starting: map[string]map[string]bool{}, since: map[string]time.Time{}, noted: map[string]int{}}
+		owners: map[string]string{}, starting: map[string]map[string]bool{}, since: map[string]time.Time{}, noted: map[string]int{}, told: map[string]told{}}
 }
 
 // Run reconciles clusters until ctx ends. Several may run over one store; each
@@ -154,6 +155,7 @@ func (r *runner) settled(key string, notes int) {
 	}
 	delete(r.starting, key)
 	delete(r.since, key)
+	delete(r.told, key)
 }
 
 // troubled notes whether a cluster's units report errors, and returns since when.

@@ -4,8 +4,8 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
-	"strings"
 
 	"bastide.dev/arm"
 	"bastide.dev/fault"
@@ -72,6 +72,18 @@ func (p *Provider) planUpgrade(ctx context.Context, w *whole, u upgrade) (*arm.P
 	state.Desired.Version = next.Version
 	plan.Document = &document
 	return plan, setState(&document, state)
+}
+
+// beginUpgrade starts an upgrade that nobody asked for by a request; "" when there
+// is nothing to do. why stands in the activity log.
+func (p *Provider) beginUpgrade(ctx context.Context, w *whole, u upgrade, why string) (operation string, err error) {
+	plan, err := p.planUpgrade(ctx, w, u)
+	if err != nil || plan == nil {
+		return "", err
+	}
+	served := versionsServed()
+	return p.ops.Begin(ctx, arm.Beginning{Document: plan.Document, Children: plan.Children, State: plan.State,
+		Version: served[len(served)-1], Why: why})
 }
 
 // upgraded is a cluster as an upgrade would make it, or all that speaks against it.
@@ -206,8 +218,16 @@ func (w *whole) upgrading(d *Desired) resource.State {
 	return ""
 }
 
-// upgrades tells whether a document's operation brings nodes or the control
-// plane to something else, which takes its time.
-func upgrades(d *arm.Document) bool {
-	return d.Operation != "" && strings.HasPrefix(string(d.ProvisioningState), string(resource.Upgrading))
+// poolOutput is a pool as the final answer of an action shows it.
+func (p *Provider) poolOutput(ctx context.Context, id resource.ID) (json.RawMessage, error) {
+	document, err := arm.GetDocument(ctx, p.Store, id)
+	if err != nil {
+		return nil, err
+	}
+	document.ProvisioningState = resource.Succeeded
+	view, err := p.viewPool(ctx, document, "")
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(view)
 }

@@ -77,10 +77,15 @@ func (p *parser) validatePool(d *Desired, pool Pool, target string, old *Desired
 	p.validateSkew(d, pool, target)
 	p.validateLabels(pool, target)
 	p.validateTaints(pool, target)
-	if old == nil {
-		return
+	var was Pool
+	var exists bool
+	if old != nil {
+		was, exists = old.pool(pool.Name)
 	}
-	if was, exists := old.pool(pool.Name); exists {
+	if pool.Version != was.Version {
+		p.poolSupported(pool.Version, d.Version, target+"orchestratorVersion")
+	}
+	if exists {
 		p.fixed(strings.EqualFold(pool.Size, was.Size), target+"vmSize")
 		p.fixed(pool.MaxPods == was.MaxPods, target+"maxPods")
 		p.fixed(pool.Subnet.Equal(was.Subnet), target+"vnetSubnetID")

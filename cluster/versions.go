@@ -86,6 +86,18 @@ func (vs Versions) minors() []Version {
 	return newest
 }
 
+// newPool lists what a new pool may have under an API server: what is supported,
+// and its server's own minor in any case.
+func (vs Versions) newPool(server Version) []Version {
+	var can []Version
+	for _, v := range vs.forPool(server) {
+		if vs.supports(v) || v.Minor == server.Minor {
+			can = append(can, v)
+		}
+	}
+	return can
+}
+
 // Default is what a request without a version gets: the newest patch of the
 // minor before the newest, as AKS's N-1; of a single minor, that one.
 func (vs Versions) Default() (Version, bool) {

@@ -10,6 +10,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -28,6 +29,11 @@ type Host struct {
 	Name  string
 	// Fail, when it returns a text, makes a unit fail with that error.
 	Fail func(kind host.Kind, name string) string
+	// Told changes what a control plane reports of itself, if set.
+	Told func(status *controlplane.Status)
+	// Drain answers what is asked of a node that is to be left; without it every
+	// node is left at once.
+	Drain func(n controlplane.Node) controlplane.Left
 	// Queries answers queries; without it they fail.
 	Queries func(q host.Query) (any, error)
 
@@ -98,9 +104,12 @@ func (h *Host) apply(kind host.Kind, name string, record store.Record) (host.Rep
 	case host.ControlPlaneUnit:
 		h.Planes[name], err = decode[controlplane.Spec](record)
 		report.ControlPlane = h.plane(h.Planes[name])
+		if h.Told != nil {
+			h.Told(report.ControlPlane)
+		}
 	case host.MachineUnit:
 		h.Machines[name], err = decode[machine.Spec](record)
-		report.Machine = &machine.Status{ID: name, Phase: machine.Running}
+		report.Machine = &machine.Status{ID: name, Phase: machine.Running, Boots: h.Machines[name].Boots, Images: h.Machines[name].Images}
 	case host.MetadataUnit:
 		h.Metadata[name], err = decode[metadata.Machine](record)
 	case host.QueryUnit:
@@ -175,13 +184,41 @@ func (h *Host) plane(spec controlplane.Spec) *controlplane.Status {
 			objects[n.Name] = version
 		}
 	}
+	boots, left := h.boots(spec.ID), h.left(spec)
 	for name, version := range objects {
 		_, runs := running[name]
-		status.Nodes = append(status.Nodes, controlplane.NodeStatus{Name: name, Ready: runs, Version: version})
+		status.Nodes = append(status.Nodes, controlplane.NodeStatus{Name: name, Ready: runs, Version: version,
+			Boot: boots[name], Left: left[name], Cordoned: !left[name].Since.IsZero()})
 		status.CoreDNS = status.CoreDNS || runs
 	}
 	slices.SortFunc(status.Nodes, func(a, b controlplane.NodeStatus) int { return strings.Compare(a.Name, b.Name) })
 	return status
+}
+
+// boots are the ids of the boots that machines are in, by node.
+func (h *Host) boots(plane string) map[string]string {
+	boots := map[string]string{}
+	for id, m := range h.Machines {
+		if strings.HasPrefix(id, plane+"-") {
+			boots[m.Hostname] = fmt.Sprintf("%s/%d/%d", id, m.Images, m.Boots)
+		}
+	}
+	return boots
+}
+
+// left is how far nodes were left, by name.
+func (h *Host) left(spec controlplane.Spec) map[string]controlplane.Left {
+	left := map[string]controlplane.Left{}
+	for _, n := range spec.Nodes {
+		switch {
+		case n.Leave == nil:
+		case h.Drain != nil:
+			left[n.Name] = h.Drain(n)
+		default:
+			left[n.Name] = controlplane.Left{Since: n.Leave.Since, Phase: controlplane.LeftNode}
+		}
+	}
+	return left
 }
 
 // kubelets are the versions of the kubelets that reach a control plane, by node.
