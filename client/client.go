@@ -146,8 +146,17 @@ func Get[T any](ctx context.Context, c *Client, id, version string) (T, error) {
 
 // List reads all pages of a collection.
 func List[T any](ctx context.Context, c *Client, id, version string) ([]T, error) {
+	return Query[T](ctx, c, id, version, nil)
+}
+
+// Query is List with further parameters.
+func Query[T any](ctx context.Context, c *Client, id, version string, parameters map[string]string) ([]T, error) {
 	all := []T{}
-	for next := c.address(id, version); next != ""; {
+	first := c.address(id, version)
+	for name, value := range parameters {
+		first += "&" + url.QueryEscape(name) + "=" + url.QueryEscape(value)
+	}
+	for next := first; next != ""; {
 		if !strings.HasPrefix(next, c.instance.ResourceManager()+"/") {
 			return nil, fmt.Errorf("next page %q isn't at the front door", next)
 		}
