@@ -40,6 +40,7 @@ type session struct {
 	applied map[string]string                     // version that our last write of it left, by key
 	nodes   map[string]*unstructured.Unstructured
 	csrs    map[string]*unstructured.Unstructured // not yet decided
+	notes   map[string]time.Time                  // the newest that was told, by node
 
 	reviews   chan struct{} // holds one token when pods are to be reviewed
 	reviewing bool          // somebody listens
@@ -56,7 +57,7 @@ func newSession(a *Agent) (*session, error) {
 	a.mu.Unlock()
 	return &session{Agent: a, life: life, hangUp: c.hangUp, api: c.api, client: c.objects, leaves: newLeaves(c), queue: reconcile.NewQueue(reconcile.Backoff{Min: 20 * time.Millisecond, Max: 30 * time.Second}),
 		objects: map[string]*unstructured.Unstructured{}, applied: map[string]string{},
-		nodes: map[string]*unstructured.Unstructured{}, csrs: map[string]*unstructured.Unstructured{}, reviews: make(chan struct{}, 1), respec: make(chan struct{}, 1), respecified: make(chan struct{}, 1)}, nil
+		nodes: map[string]*unstructured.Unstructured{}, csrs: map[string]*unstructured.Unstructured{}, reviews: make(chan struct{}, 1), respec: make(chan struct{}, 1), notes: map[string]time.Time{}, respecified: make(chan struct{}, 1)}, nil
 }
 
 // awaitServing returns when the default rights are in place.
@@ -159,6 +160,7 @@ func failing(report string) string {
 func (s *session) run(ctx context.Context) error {
 	s.queue.Add(keyRender)
 	s.queue.Add(keyReboots)
+	s.noted()
 	var g reconcile.Group
 	g.Add("objects", reconcile.Loop{Name: "agent", Queue: s.queue, Reconciler: s, Workers: 8, Logger: s.Logger}.Run)
 	g.Add("leaving nodes", reconcile.Loop{Name: "leaves", Queue: s.leaves.queue, Reconciler: reconcile.Func(s.keepLeave), Workers: leavesAtOnce, Logger: s.Logger}.Run)
@@ -182,6 +184,7 @@ const (
 	keyObject = "object/"
 	keyNode   = "node/"
 	keyCSR    = "csr/"
+	keyNote   = "note/"
 	// keyReboots is what the reboot coordinator asks for.
 	keyReboots = "reboots/"
 )
@@ -196,6 +199,8 @@ func (s *session) Reconcile(ctx context.Context, key string) (time.Duration, err
 		return s.applyObject(ctx, name)
 	case keyNode:
 		return 0, s.keepNode(ctx, name)
+	case keyNote:
+		return 0, s.tellNote(ctx, name)
 	case keyCSR:
 		return 0, s.decideCSR(ctx, name)
 	case keyReboots:
@@ -206,6 +211,7 @@ func (s *session) Reconcile(ctx context.Context, key string) (time.Duration, err
 
 // specChanged looks at everything again.
 func (s *session) specChanged() {
+	s.noted()
 	select {
 	case s.respec <- struct{}{}:
 	default:
