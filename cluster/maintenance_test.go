@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"bastide.dev/arm"
@@ -389,4 +390,32 @@ func TestConfigurationsAreChecked(t *testing.T) {
 		}
 		c.set("2027-03-20 12:00")
 	}
+}
+
+// The timers of the running service keep the nights: nobody writes anything for
+// a week, and each night has its order.
+func TestTimersKeepTheNights(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCalm(t, `{"nodeOSUpgradeChannel":"SecurityPatch"}`, "2000-01-01 00:00")
+		c.p.Now = time.Now
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- c.p.Run(ctx) }()
+		first := time.Now()
+		time.Sleep(7 * 24 * time.Hour)
+		synctest.Wait()
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		nights := c.state().Maintained
+		if len(nights) < 7 || len(nights) > 8 {
+			t.Fatalf("%d nights in a week: %+v", len(nights), nights)
+		}
+		for i, night := range nights {
+			if i > 0 && night.Window.Sub(nights[i-1].Window) != 24*time.Hour || night.Window.Before(first.Add(-ownHours*time.Hour)) {
+				t.Errorf("night %d is %+v", i, night)
+			}
+		}
+	})
 }

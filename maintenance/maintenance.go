@@ -200,7 +200,7 @@ func Daytime(minute, duration int, weekday time.Weekday, weekly bool) *Calendar 
 }
 
 // epoch is a Monday.
-func epoch() time.Time { return time.Date(2018, 1, 1, 0, 0, 0, 0, time.UTC) }
+func epoch() time.Time { return time.Date(1990, 1, 1, 0, 0, 0, 0, time.UTC) }
 
 // daysUntil counts from one day of the week to the next of another.
 func daysUntil(from, to time.Weekday) int { return (int(to) - int(from) + 7) % 7 }
