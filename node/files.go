@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -53,6 +54,9 @@ func (c Config) Check() error {
 	need(c.Hostname != "", "hostname")
 	need(c.Address.IsValid(), "address")
 	need(c.CPUs > 0 && c.Memory > 0, "size")
+	if c.Mirror != "" && !mirrorForm(c.Mirror) {
+		problems = append(problems, fmt.Errorf("mirror %q isn't an http or https URL", c.Mirror))
+	}
 	if c.SSH() && !adminForm.MatchString(c.AdminUser) {
 		problems = append(problems, fmt.Errorf("admin user %q isn't a name: a letter, then letters, digits, - and _", c.AdminUser))
 	}
@@ -81,7 +85,7 @@ func Files(c Config) ([]File, error) {
 	if err := c.Check(); err != nil {
 		return nil, fmt.Errorf("node config: %w", err)
 	}
-	files := append(baseFiles(c), sshFiles(c)...)
+	files := slices.Concat(baseFiles(c), patchFiles(c), sshFiles(c))
 	if c.Role == RoleVM {
 		return files, nil
 	}

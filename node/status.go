@@ -26,6 +26,7 @@ type Status struct {
 	// Upgradable are the security updates that weren't installed when Looked was.
 	Upgradable []Update  `json:"upgradable,omitempty"`
 	Looked     time.Time `json:"looked,omitzero"`
+	LookError  string    `json:"lookError,omitempty"` // why it isn't known
 }
 
 // Digest is how a Status names a Config file.
@@ -62,7 +63,7 @@ const (
 // Bounded is the status as far as one is told and believed: a package's name
 // or a version that is longer than any of Debian's is cut, and so are lists.
 func (s Status) Bounded() Status {
-	s.Config, s.Error = cut(s.Config, maxText), cut(s.Error, maxError)
+	s.Config, s.Error, s.LookError = cut(s.Config, maxText), cut(s.Error, maxError), cut(s.LookError, maxError)
 	s.Upgradable = boundedUpdates(s.Upgradable)
 	s.RebootPackages = append([]string(nil), s.RebootPackages[:min(len(s.RebootPackages), maxUpdates)]...)
 	for i, name := range s.RebootPackages {

@@ -75,7 +75,7 @@ func newWorldWith(t *testing.T, policyAgent string) *world {
 	if os.Getuid() != 0 {
 		t.Fatal("machines need root")
 	}
-	images, err := filepath.Glob(cacheDir + "/images/*/rootfs")
+	images, err := filepath.Glob(cacheDir + "/images/bastide-debian12-*/rootfs")
 	if err != nil || len(images) == 0 {
 		t.Fatalf("no node image in %s: run make", cacheDir)
 	}

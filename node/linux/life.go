@@ -24,6 +24,7 @@ type life struct {
 	log      *slog.Logger
 	teller   *teller
 	services *services
+	patcher  *patcher
 
 	boot    node.Config       // as the node booted
 	config  node.Config       // in effect
@@ -42,13 +43,14 @@ func run(ctx context.Context, kids *reaper, log *slog.Logger) error {
 		return fmt.Errorf("node: set up: %w", err)
 	}
 	t := newTeller(log)
-	l := &life{kids: kids, log: log, teller: t, services: newServices(kids, log, t),
+	l := &life{kids: kids, log: log, teller: t, services: newServices(kids, log, t), patcher: newPatcher(kids, log, t),
 		boot: config, digests: map[string]string{}, nft: node.Masquerade(config)}
 	if err := l.apply(ctx, config, digest); err != nil {
 		return fmt.Errorf("node: %w", err)
 	}
 	l.follow(ctx, changed)
 	l.services.wait()
+	l.patcher.wait()
 	return nil
 }
 
@@ -132,6 +134,7 @@ func (l *life) apply(ctx context.Context, config node.Config, digest string) err
 	}
 	l.config = config
 	l.services.apply(ctx, config, digests)
+	l.patcher.apply(ctx, config)
 	l.teller.tell(func(s *node.Status) { s.Config, s.Error = digest, "" })
 	return nil
 }
