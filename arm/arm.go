@@ -129,6 +129,9 @@ type Type struct {
 
 	// View makes the answer's body of a document. nil: Body with the envelope's fields laid over it.
 	View func(ctx context.Context, d *Document, version resource.APIVersion) (any, error)
+	// Beside names the actions that may be asked for while an operation runs on the
+	// resource; that operation stays the documents', the action's own runs beside it.
+	Beside []string
 	// Get answers GET {id} and List GET {collection} of a computed type.
 	Get, List func(ctx context.Context, r *Request) (any, error)
 

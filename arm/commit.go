@@ -52,7 +52,11 @@ func (h *Handler) commit(ctx context.Context, w *write, r *Request, plan *Plan) 
 	}
 	h.config.Committed(t.changes, revision)
 	plan.Document.Revision = revision
-	return &outcome{document: plan.Document, op: plan.Document.Operation, created: w.created(r), answer: plan.Answer}, nil
+	op := plan.Document.Operation
+	if plan.Async {
+		op = r.Operation
+	}
+	return &outcome{document: plan.Document, op: op, created: w.created(r), answer: plan.Answer}, nil
 }
 
 // remove deletes a document and what is beneath it at once.
@@ -124,6 +128,10 @@ func (t *transaction) document(d *Document) {
 	d.Etag = uuid.NewString()
 	d.Generation++
 	switch {
+	case t.w.beside():
+		if state != "" {
+			d.ProvisioningState = state
+		}
 	case t.plan.Async:
 		d.Operation, d.ProvisioningState = t.r.Operation, orState(state, t.w.method)
 	case t.w.method == http.MethodPut:

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -229,12 +230,17 @@ func (h *Handler) attempt(ctx context.Context, w *write) (*outcome, error) {
 		_, err := h.store.Txn(ctx, record.change())
 		return &outcome{document: r.Old, answer: plan.Answer}, err
 	}
-	if w.method == http.MethodPost {
+	if w.method == http.MethodPost && !w.beside() {
 		if err := h.checkIdle(ctx, w, r); err != nil {
 			return nil, err
 		}
 	}
 	return h.commit(ctx, w, r, plan)
+}
+
+// beside tells whether the write is an action that runs beside an operation.
+func (w *write) beside() bool {
+	return w.method == http.MethodPost && slices.Contains(w.row.Beside, w.action)
 }
 
 // plan asks the type's hook.

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
+	"bastide.dev/fault"
 	"bastide.dev/resource"
 	"bastide.dev/store"
 )
@@ -41,17 +43,10 @@ type allotment struct {
 }
 
 // allot gives a cluster what it lacks: public addresses to leave by, a place for
-// its API server, names, addresses and parts for new nodes; and marks the nodes
-// that are too many. Of each kind of address it takes in one step what one
+// its API server, names, addresses and parts for new nodes. Of each kind of address it takes in one step what one
 // transaction can: the next step, moments later, takes the rest.
 func (p *Provider) allot(ctx context.Context, w *whole) (allotment, error) {
 	var a allotment
-	for _, pool := range w.pools {
-		if live, want := pool.live(), pool.want(); live > want {
-			pool.remove(live - want)
-			a.pools = append(a.pools, pool)
-		}
-	}
 	if err := p.allotOutbound(ctx, w, &a); err != nil {
 		return a, err
 	}
@@ -80,7 +75,10 @@ func (p *Provider) allotOutbound(ctx context.Context, w *whole, a *allotment) er
 }
 
 // place is what wants an address: a pool's next node, or (nil) the API server.
-type place struct{ pool *poolDoc }
+type place struct {
+	pool  *poolDoc
+	surge bool
+}
 
 // allotInside takes addresses of one subnet.
 func (p *Provider) allotInside(ctx context.Context, w *whole, a *allotment) error {
@@ -110,14 +108,20 @@ func (p *Provider) allotInside(ctx context.Context, w *whole, a *allotment) erro
 		if s.Desired.podsInSubnet() {
 			want.Pods = pool.Pool.MaxPods
 		}
-		for n := pool.live(); n < pool.want(); n++ {
-			take(w.subnet(&pool.Pool), place{pool}, want)
+		for n := pool.staying(); n < pool.want(); n++ {
+			take(w.subnet(&pool.Pool), place{pool: pool}, want)
+		}
+		for range w.engines[pool.Name].surge {
+			take(w.subnet(&pool.Pool), place{pool: pool, surge: true}, want)
 		}
 	}
 	if len(wants) == 0 {
 		return nil
 	}
 	grants, changes, err := p.Network.Allocate(ctx, subnet, wants)
+	if fault.Is(err, fault.Exhausted) && unsurged(a, places, err, p.Now()) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("addresses: %w", err)
 	}
@@ -151,7 +155,7 @@ func (p *Provider) settle(w *whole, a *allotment, places []place, grants []Grant
 			}
 			pods, blocks = []netip.Prefix{block}, append(blocks, block)
 		}
-		pool.add(w, allotted{Parts: parts, Version: version, Address: grants[i].Address, Pods: pods})
+		pool.add(w, allotted{Parts: parts, Version: version, Address: grants[i].Address, Pods: pods, Surge: where.surge})
 		if !slices.Contains(a.pools, pool) {
 			a.pools = append(a.pools, pool)
 		}
@@ -161,13 +165,33 @@ func (p *Provider) settle(w *whole, a *allotment, places []place, grants []Grant
 
 // remove marks the highest numbered nodes, as a scale set takes them away.
 func (pool *poolDoc) remove(count int) {
-	slices.SortFunc(pool.Nodes, func(a, b allotted) int { return cmp.Compare(a.Number, b.Number) })
+	pool.sort()
 	for i := len(pool.Nodes) - 1; i >= 0 && count > 0; i-- {
 		if !pool.Nodes[i].Removed {
 			pool.Nodes[i].Removed = true
 			count--
 		}
 	}
+}
+
+func (pool *poolDoc) sort() {
+	slices.SortFunc(pool.Nodes, func(a, b allotted) int { return cmp.Compare(a.Number, b.Number) })
+}
+
+// unsurged stops the rolls for whose surge nodes there is no address; it tells
+// whether there are any.
+func unsurged(a *allotment, places []place, cause error, now time.Time) bool {
+	found := false
+	for _, where := range places {
+		if !where.surge || slices.Contains(a.pools, where.pool) {
+			continue
+		}
+		f := fault.From(cause)
+		where.pool.Roll = &rolling{Operation: where.pool.Operation, Progress: now.UTC(), Halt: &halt{Code: f.Code,
+			Message: fmt.Sprintf("The upgrade of agent pool %s stopped: there is no room for a surge node: %s", where.pool.Name, f.Message)}}
+		a.pools, found = append(a.pools, where.pool), true
+	}
+	return found
 }
 
 // add allots one node more, made of what n says.

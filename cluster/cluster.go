@@ -184,6 +184,10 @@ type poolState struct {
 	// of before: then it is what the newest node is made of.
 	Target Parts      `json:"target,omitzero"`
 	Nodes  []allotted `json:"nodes,omitempty"`
+	// Roll is how works on the nodes go on. Force: when the pool is deleted,
+	// disruption budgets don't count.
+	Roll  *rolling `json:"roll,omitempty"`
+	Force bool     `json:"force,omitempty"`
 }
 
 // allotted is what a node was given, for as long as anything of it is left.
@@ -219,6 +223,10 @@ type whole struct {
 	// subnets are those that the cluster's nodes are in and that there are, by
 	// key; only the reconciler reads them.
 	subnets map[string]Subnet
+	// engines is what works found out in this look, by pool; again is when they
+	// want to be looked at next.
+	engines map[string]engine
+	again   time.Duration
 }
 
 // desired is the cluster's desired state with the pools that aren't being deleted.

@@ -70,7 +70,7 @@ func (p *Provider) compileControlPlane(w *whole, keys secrets) controlplane.Spec
 	}
 	for _, pool := range w.pools {
 		for _, n := range pool.Nodes {
-			entry := controlplane.Node{Name: n.Name, Address: n.Address, Removed: n.Removed}
+			entry := controlplane.Node{Name: n.Name, Address: n.Address, Removed: n.Removed, Leave: pool.leave(&n)}
 			if !d.podsInSubnet() {
 				entry.Pods = n.Pods
 			}
@@ -91,7 +91,7 @@ func (p *Provider) compileMachine(w *whole, pool *poolDoc, n allotted, keys secr
 	}
 	return machine.Spec{
 		ID: n.Machine, Hostname: n.Name, Image: n.Parts.Image, Layers: n.Parts.Layers,
-		CPUs: size.CPUs, Memory: size.Memory,
+		CPUs: size.CPUs, Memory: size.Memory, Boots: n.Boots, Images: n.Images,
 		Files: []machine.File{{Path: node.ConfigPath, Mode: nodeConfigMode, Data: config}},
 	}, nil
 }

@@ -213,9 +213,18 @@ func (f *front) commit(ctx context.Context, r *arm.Request, plan *arm.Plan, op a
 	changes := plan.Changes
 	for _, d := range append(plan.Children, plan.Document) {
 		d.Generation++
+		if op.Method == "POST" && slices.Contains(f.row(r.ID).Beside, op.Action) {
+			d.ProvisioningState = plan.State
+			change, err := arm.PutDocument(d)
+			if err != nil {
+				return err
+			}
+			changes = append(changes, change)
+			continue
+		}
 		d.ProvisioningState, d.Operation = resource.Succeeded, ""
 		if plan.Async {
-			d.Operation, d.ProvisioningState = op.ID, resource.Updating
+			d.Operation, d.ProvisioningState = op.ID, resource.State(or(string(plan.State), string(resource.Updating)))
 			if op.Method == "DELETE" {
 				d.ProvisioningState = resource.Deleting
 			}

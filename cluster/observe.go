@@ -38,7 +38,7 @@ type observed struct {
 // observe compares the reports with what should be. named says that the edge
 // answers to the cluster's name.
 func observe(w *whole, h *hosted, network string) observed {
-	o := observed{pools: map[string]string{}, ready: map[string]bool{}, trouble: troubles(h)}
+	o := observed{pools: map[string]string{}, ready: map[string]bool{}, trouble: troubles(h, w.worked())}
 	nodes, plane := o.plane(w, h)
 	for name, n := range nodes {
 		o.ready[name] = n.Ready
@@ -48,7 +48,7 @@ func observe(w *whole, h *hosted, network string) observed {
 		o.waiting = first(o.waiting, machinesLeft(h))
 	}
 	for _, pool := range w.pools {
-		o.pools[pool.Name] = poolWaits(w, pool, h, nodes)
+		o.pools[pool.Name] = first(poolWaits(w, pool, h, nodes), w.engines[pool.Name].waits)
 	}
 	return o
 }
@@ -99,7 +99,7 @@ func poolWaits(w *whole, pool *poolDoc, h *hosted, nodes map[string]controlplane
 		if n.Removed {
 			return "node " + n.Name + " hasn't gone"
 		}
-		if works := pool.nodeWorks(n, nodes[n.Name]); works != "" {
+		if works := pool.nodeWorks(n, nodes[n.Name]); works != "" && !pool.resting() {
 			return works
 		}
 		report, answered := h.answer(unitKey{machineKind, n.Machine})
@@ -119,11 +119,12 @@ func poolWaits(w *whole, pool *poolDoc, h *hosted, nodes map[string]controlplane
 	return ""
 }
 
-// troubles is the first error that any unit reports on its present generation.
-func troubles(h *hosted) *fault.Error {
+// troubles is the first error that any unit reports on its present generation,
+// but for the machines that are left out.
+func troubles(h *hosted, except map[string]bool) *fault.Error {
 	for _, k := range h.sorted() {
 		report, answered := h.answer(k)
-		if !answered {
+		if !answered || k.kind == machineKind && except[k.name] {
 			continue
 		}
 		if text := trouble(report); text != "" {
@@ -177,6 +178,16 @@ func (r *runner) conclude(ctx context.Context, w *whole, o observed) (time.Durat
 	for _, id := range operations(w) {
 		if cause := w.state.refused(id); cause != nil {
 			if err := r.finish(ctx, id, cause); err != nil {
+				return 0, err
+			}
+			continue
+		}
+		stopped, going := w.rolls(id)
+		if going {
+			continue // each of its steps is bounded
+		}
+		if stopped != nil && o.waiting == "" {
+			if err := r.finish(ctx, id, stopped); err != nil {
 				return 0, err
 			}
 			continue

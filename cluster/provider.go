@@ -31,6 +31,7 @@ func (p *Provider) ARM() arm.Provider {
 			Links: []arm.Link{{Path: poolObject + "vnetSubnetID", Action: joinSubnetAction}},
 			Put:   p.putCluster, Delete: p.deleteCluster, View: p.viewCluster,
 			Actions: p.clusterActions(),
+			Beside:  []string{"abort"},
 		},
 		{
 			Name: "managedClusters/agentPools", Versions: versions, ReadOnly: readOnly(PoolProperties()),
@@ -39,8 +40,9 @@ func (p *Provider) ARM() arm.Provider {
 			Actions: map[string]arm.Hook{
 				"upgradeNodeImageVersion": p.upgradeNodeImage,
 				"deleteMachines":          refuse("deleteMachines"),
-				"abort":                   refuse("abort"),
+				"abort":                   p.abortPool,
 			},
+			Beside: []string{"abort"},
 		},
 		{Name: "managedClusters/upgradeProfiles", Versions: versions, Get: p.clusterUpgrades},
 		{Name: "managedClusters/agentPools/upgradeProfiles", Versions: versions, Get: p.poolUpgrades},
@@ -64,10 +66,11 @@ func (p *Provider) clusterActions() map[string]arm.Hook {
 		"rotateServiceAccountSigningKeys":     p.rotateSigningKeys,
 		"resetServicePrincipalProfile":        p.resetServicePrincipal,
 		"resetAADProfile":                     p.resetDirectory,
+		"abort":                               p.abortCluster,
 	}
 	for _, name := range []string{
 		"runCommand", "rotateClusterCertificates",
-		"abort", "unpinManagedCluster",
+		"unpinManagedCluster",
 	} {
 		actions[name] = refuse(name)
 	}

@@ -4,6 +4,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"strings"
@@ -158,7 +159,12 @@ func (p *Provider) deletePool(ctx context.Context, r *arm.Request) (*arm.Plan, e
 		return nil, fault.New(fault.Invalid, "OperationNotAllowed",
 			"The agent pool %s can't be deleted: there has to be at least one agent pool of mode System. Add another first, or delete the cluster.", r.ID.Name()).At("properties.mode")
 	}
-	return &arm.Plan{Async: true}, nil
+	pool := &poolDoc{Document: r.Old}
+	if err := json.Unmarshal(r.Old.State, &pool.poolState); err != nil {
+		return nil, fmt.Errorf("pool %s: state: %w", r.ID, err)
+	}
+	pool.Force = strings.EqualFold(r.Query.Get("ignore-pod-disruption-budget"), "true")
+	return &arm.Plan{Document: r.Old, Async: true}, setState(r.Old, pool.poolState)
 }
 
 func hasSystem(pools []Pool) bool {

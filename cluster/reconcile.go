@@ -102,7 +102,7 @@ func (r *runner) keep(ctx context.Context, w *whole, h *hosted) (time.Duration, 
 		return 0, err
 	}
 	next, err := r.maintain(ctx, w)
-	return sooner(sooner(again, due), next), err
+	return sooner(sooner(sooner(again, due), next), w.again), err
 }
 
 // routesMissing tells which node's pods others can't reach yet: with kubenet the
@@ -153,6 +153,11 @@ func (r *runner) plan(ctx context.Context, w *whole, h *hosted) ([]store.Change,
 		return nil, err
 	}
 	forgotten := append(changedPools, forget(w, h)...)
+	worked, err := r.works(ctx, w, h)
+	if err != nil {
+		return nil, err
+	}
+	forgotten = append(forgotten, worked...)
 	allotted, err := r.allot(ctx, w)
 	if err != nil {
 		return nil, err

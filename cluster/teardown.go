@@ -99,6 +99,11 @@ func (r *runner) removed(ctx context.Context, w *whole) error {
 	if err := r.dropIdentities(ctx, w); err != nil {
 		return err
 	}
+	for _, pool := range w.pools {
+		if err := r.endAbort(ctx, pool, new(bool)); err != nil {
+			return err
+		}
+	}
 	changes := []store.Change{
 		{Key: keysKey(w.state.UID), Revision: store.Any},
 		{Key: principalKey(w.state.UID), Revision: store.Any},
@@ -124,7 +129,7 @@ func (r *runner) overdue(ctx context.Context, w *whole, h *hosted) (time.Duratio
 	if err != nil || left > 0 {
 		return left, err
 	}
-	cause := troubles(h)
+	cause := troubles(h, nil)
 	if cause == nil {
 		cause = fault.New(fault.Exhausted, "DeletionDeadlineExceeded",
 			"The cluster wasn't removed within %s. Delete it again to go on.", r.DeleteDeadline)

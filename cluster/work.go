@@ -50,8 +50,19 @@ type work struct {
 	Version Version `json:"version,omitzero"`
 	// NoDrain: nothing can be moved away any more.
 	NoDrain bool `json:"noDrain,omitempty"`
+	// Drain is how long evictions are tried, if not as long as the pool says; with
+	// Force the pods that are held still are deleted then.
+	Drain time.Duration `json:"drain,omitempty"`
+	Force bool          `json:"force,omitempty"`
+	// Left is when the node began to be left, Gone when it had been; Boot is the
+	// boot that it was in then.
+	Left time.Time `json:"left,omitzero"`
+	Gone time.Time `json:"gone,omitzero"`
+	Boot string    `json:"boot,omitempty"`
 	// Error is why it stopped: nothing moves it on but another request.
 	Error string `json:"error,omitempty"`
+	// Quarantined: it couldn't be drained, and stays cordoned until then.
+	Quarantined bool `json:"quarantined,omitempty"`
 }
 
 // ask gives a node work, unless it has some that didn't fail, or goes anyway.

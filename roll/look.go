@@ -3,6 +3,7 @@
 package roll
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 )
@@ -44,10 +45,18 @@ func (l *look) start(n *Node, w Work) {
 	w.Error, w.Quarantined, w.Gone = "", false, time.Time{}
 	n.Work = &w
 	if w.NoDrain || n.Dead {
-		l.step(n, Acting, w.Kind)
+		l.abandon(n)
 		return
 	}
 	l.step(n, Leaving, "")
+}
+
+// abandon acts on a node of which nothing can be moved away.
+func (l *look) abandon(n *Node) {
+	w := *n.Work
+	w.NoDrain = true
+	n.Work = &w
+	l.step(n, Acting, w.Kind)
 }
 
 // waits notes what is waited for, the first thing first, and when to look again.
@@ -94,18 +103,19 @@ func (l *look) advance(n *Node) {
 // leave waits until nothing of a node is needed any more.
 func (l *look) leave(n *Node) {
 	w := n.Work
-	timeout := l.left(w.Since, l.Drain)
+	limit := cmp.Or(w.Drain, l.Drain)
+	timeout := l.left(w.Since, limit)
 	switch {
 	case l.Canceled && w.Roll && w.Kind != Remove:
 		l.set(n, nil, "")
 	case n.Dead:
-		l.step(n, Acting, w.Kind)
+		l.abandon(n)
 	case n.Failed, !n.Left && timeout+late <= 0:
 		if w.Force {
 			l.step(n, Acting, w.Kind)
 			return
 		}
-		l.fail(n, first(n.Held, "it didn't complete within "+l.Drain.String()), true)
+		l.fail(n, first(n.Held, "it didn't complete within "+limit.String()), true)
 	case !n.Left:
 		l.waits(timeout+late, "node %s is being drained%s", n.Name, suffix(n.Held))
 	case w.Gone.IsZero() && !n.Dropped && l.left(w.Since, dropping) > 0:

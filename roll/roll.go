@@ -96,8 +96,9 @@ type Work struct {
 	Step    Step
 	Since   time.Time // of Step
 	NoDrain bool
-	Force   bool      // what is held is deleted in the end
-	Gone    time.Time // when the node had been left: the pause counts from here
+	Drain   time.Duration // its own timeout; 0: the pool's
+	Force   bool          // what is held is deleted in the end
+	Gone    time.Time     // when the node had been left: the pause counts from here
 	// Error is why it stopped; Quarantined keeps the node cordoned then.
 	Error       string
 	Quarantined bool
