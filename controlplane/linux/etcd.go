@@ -112,7 +112,7 @@ func (p *Plane) hold(ctx context.Context, in *instance, a *attempt, d *draft, he
 	if err := p.writeRunning(in.id, now); err != nil {
 		return err
 	}
-	return lead(d.netns, way{to: now.Slot, held: held})
+	return lead(d.netns, in.way(now))
 }
 
 // awaitQuiet waits for the requests that are under way, and not for ever: one

@@ -172,7 +172,7 @@ func (p *Plane) start(in *instance, spec controlplane.Spec) error {
 	if err := prepareNetns(d.netns); err != nil {
 		return fault.New(fault.Unavailable, "", "The network namespace of control plane %s isn't ready.", spec.ID).Because(err)
 	}
-	if err := lead(d.netns, way{to: now.Slot, held: now.Holding}); err != nil {
+	if err := lead(d.netns, in.way(now)); err != nil {
 		return err
 	}
 	in.inCharge(now.Slot)

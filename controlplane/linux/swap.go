@@ -194,7 +194,7 @@ func (p *Plane) takeOver(ctx context.Context, in *instance, d *draft, process su
 	if err := p.at(ctx, "written"); err != nil {
 		return err
 	}
-	if err := lead(d.netns, way{to: d.slot}); err != nil {
+	if err := lead(d.netns, in.way(definitions)); err != nil {
 		return errors.Join(err, p.writeRunning(in.id, now))
 	}
 	status, _ := p.supervisor.Status(process.Name)
@@ -253,13 +253,56 @@ func (p *Plane) refuse(ctx context.Context, in *instance, a *attempt, why error)
 // some are secrets. in.second is held.
 func (p *Plane) empty(in *instance) {
 	name := p.readRunning(in.id).Slot.Other().Program()
-	err := p.end(p.ctx, in.id, p.supervisor.Stop, name)
+	err := p.partFrom(in, name)
 	if err == nil && p.ctx.Err() == nil {
 		err = p.forget(in.id, name)
 	}
 	if err != nil && p.ctx.Err() == nil {
 		p.Logger.Error("the former API server isn't cleared away", "controlplane", in.id, "error", err)
 	}
+}
+
+// partFrom ends an API server whose clients are to go to the other. It refuses
+// requests on open connections as soon as it is told to end, and asks clients to
+// leave a moment later: so no request comes to it from before until it has ended.
+// A client that is asked to leave sends what wasn't taken to the other.
+func (p *Plane) partFrom(in *instance, name string) error {
+	spec, known := in.current()
+	recorded, err := p.supervisor.Recorded()
+	if err != nil || !slices.Contains(recorded, processName(in.id, name)) {
+		return err
+	}
+	if !known || spec.Stopped {
+		return p.end(p.ctx, in.id, p.supervisor.Stop, name)
+	}
+	api, err := dialSlot(spec, p.Netns(spec.Namespace), p.readRunning(in.id).Slot.Other())
+	if err != nil {
+		return err
+	}
+	defer api.hangUp()
+	if err := p.leave(in, spec, true); err != nil {
+		return err
+	}
+	awaitQuiet(p.ctx, api)
+	err = p.end(p.ctx, in.id, p.supervisor.Stop, name)
+	if p.ctx.Err() != nil {
+		return p.ctx.Err()
+	}
+	return errors.Join(err, p.leave(in, spec, false))
+}
+
+func (p *Plane) leave(in *instance, spec controlplane.Spec, leaving bool) error {
+	in.mu.Lock()
+	in.leaving = leaving
+	in.mu.Unlock()
+	return lead(p.Netns(spec.Namespace), in.way(p.readRunning(in.id)))
+}
+
+// way is where clients are led as long as r is what runs.
+func (in *instance) way(r running) way {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return way{to: r.Slot, held: r.Holding, leaving: in.leaving}
 }
 
 // tidy empties the other slot of what an earlier Plane left there.

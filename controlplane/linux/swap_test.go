@@ -45,7 +45,9 @@ func newLoad(r *rig, spec controlplane.Spec) *load {
 	l := &load{t: r.t, stop: cancel, seen: map[string]bool{}}
 	admin := r.admin(spec)
 	made := admin.must("POST", "/api/v1/namespaces/default/configmaps", object{"metadata": object{"name": "counter"}, "data": object{"n": "0"}})
-	var o struct{ Metadata struct{ ResourceVersion string } }
+	var o struct {
+		Metadata struct{ ResourceVersion string }
+	}
 	if err := json.Unmarshal(made, &o); err != nil {
 		r.t.Fatal(err)
 	}

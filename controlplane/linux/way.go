@@ -22,9 +22,11 @@ const wayTable = "bastide-apiserver"
 // way is where clients of the API server are led.
 type way struct {
 	to controlplane.Slot
-	// held keeps what clients send back: TCP brings it again when the way is open.
-	// Who dials the slot's own port from within the namespace is let through.
+	// held keeps back what clients ask: TCP brings it again when the way is open.
+	// Who dials a slot's own port from within the namespace is let through.
 	held bool
+	// leaving does that to those who are at the other slot still.
+	leaving bool
 }
 
 // lead makes the way in a network namespace, in one transaction: new connections
@@ -52,7 +54,7 @@ func lead(netns string, w way) (err error) {
 	var filter [][]expr.Any
 	for _, slot := range controlplane.Slots() {
 		filter = append(filter, strangers(slot))
-		if w.held {
+		if w.held && slot == w.to || w.leaving && slot != w.to {
 			filter = append(filter, hold(slot))
 		}
 	}
@@ -83,10 +85,19 @@ func strangers(slot controlplane.Slot) []expr.Any {
 		&expr.Verdict{Kind: expr.VerdictDrop})
 }
 
-// hold drops what came by the public port.
+// acknowledgement is the size of the largest packet without content, with every
+// option that TCP has room for. A TLS record around anything makes it larger.
+const acknowledgement = 80
+
+// hold drops what came by the public port and says something: answers that are
+// under way go on to be acknowledged.
 func hold(slot controlplane.Slot) []expr.Any {
 	rule := append(tcpTo(slot.Port()), translated(expr.CmpOpNeq)...)
-	return append(rule, &expr.Verdict{Kind: expr.VerdictDrop})
+	return append(rule,
+		&expr.Meta{Key: expr.MetaKeyLEN, Register: 1},
+		&expr.Byteorder{SourceRegister: 1, DestRegister: 1, Op: expr.ByteorderHton, Len: 4, Size: 4},
+		&expr.Cmp{Op: expr.CmpOpGt, Register: 1, Data: binaryutil.BigEndian.PutUint32(acknowledgement)},
+		&expr.Verdict{Kind: expr.VerdictDrop})
 }
 
 const dnat = 1 << 5 // IPS_DST_NAT: the connection's destination is another than it asked for
