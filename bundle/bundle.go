@@ -119,7 +119,7 @@ func Open(cacheDir, name, version string) (*Bundle, error) {
 }
 
 // List gives the manifests of all bundles, sorted by name and version. It
-// verifies nothing.
+// verifies nothing. Beside its error it gives those that could be read.
 func List(cacheDir string) ([]Manifest, error) {
 	links, err := filepath.Glob(filepath.Join(cacheDir, "bundles", "*@*"))
 	if err != nil {
@@ -127,14 +127,16 @@ func List(cacheDir string) ([]Manifest, error) {
 	}
 	slices.Sort(links)
 	list := make([]Manifest, 0, len(links))
+	var damages []error
 	for _, link := range links {
 		m, err := readManifest(link)
 		if err != nil {
-			return nil, err
+			damages = append(damages, err)
+			continue
 		}
 		list = append(list, *m)
 	}
-	return list, nil
+	return list, errors.Join(damages...)
 }
 
 func openDir(dir string) (*Bundle, error) {

@@ -222,11 +222,11 @@ type catalogue struct{ cacheDir string }
 func (c *catalogue) Kubernetes() []string {
 	all, err := bundle.List(c.cacheDir)
 	if err != nil {
-		return nil
+		slog.Warn("bundles that can't be read", "error", err)
 	}
 	var versions []string
 	for _, m := range all {
-		if m.Name == "kubernetes" {
+		if _, err := cluster.ParseVersion(m.Version); err == nil && m.Name == "kubernetes" {
 			versions = append(versions, m.Version)
 		}
 	}

@@ -12,7 +12,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"bastide.dev/client"
+	"bastide.dev/cluster"
 	"bastide.dev/instance"
+	"bastide.dev/store"
 	"bastide.dev/supervise"
 )
 
@@ -24,8 +26,10 @@ type statusView struct {
 	Problem   string        `json:"problem,omitempty"`
 	Service   []processView `json:"service"`
 	Clusters  []clusterView `json:"clusters"`
-	SignIns   string        `json:"failedSignIns,omitempty"`
-	Warnings  []string      `json:"warnings"`
+	// Operations run on clusters now.
+	Operations []cluster.Progress `json:"operations"`
+	SignIns    string             `json:"failedSignIns,omitempty"`
+	Warnings   []string           `json:"warnings"`
 }
 
 type processView struct {
@@ -35,11 +39,17 @@ type processView struct {
 }
 
 func newStatus(g *global) *cobra.Command {
-	return &cobra.Command{
+	var watch bool
+	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show what runs: the service and every cluster",
+		Short: "Show what runs: the service, every cluster, and operations",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if watch {
+				return g.inStore("bastide status --watch", func(cmd *cobra.Command, _ []string, s store.Store) error {
+					return watchStatus(cmd, g, s)
+				})(cmd, args)
+			}
 			if err := mustBeRoot("bastide status"); err != nil {
 				return err
 			}
@@ -54,10 +64,12 @@ func newStatus(g *global) *cobra.Command {
 			return printStatus(cmd, view)
 		},
 	}
+	cmd.Flags().BoolVar(&watch, "watch", false, "tell how operations on clusters go on, until interrupted")
+	return cmd
 }
 
 func readStatus(ctx context.Context, in *instance.Instance) statusView {
-	view := statusView{Instance: in.Name, FrontDoor: in.URL("management"), Service: serviceStatus(in), Clusters: []clusterView{}, Warnings: []string{}}
+	view := statusView{Instance: in.Name, FrontDoor: in.URL("management"), Service: serviceStatus(in), Clusters: []clusterView{}, Operations: []cluster.Progress{}, Warnings: []string{}}
 	for _, p := range view.Service {
 		view.Running = view.Running || p.Running
 	}
@@ -72,12 +84,27 @@ func readStatus(ctx context.Context, in *instance.Instance) statusView {
 	view.Clusters = clusters
 	view.Warnings = append(view.Warnings, principalWarnings(clusters, applications, time.Now())...)
 	view.Warnings = append(view.Warnings, lockedOut(in.FrontDoor(), clusters)...)
+	if view.Operations, err = readProgress(ctx, in); err != nil {
+		view.Problem = err.Error()
+	}
 	failed, err := failedSignIns(ctx, in)
 	if err != nil {
 		view.Problem = err.Error()
 	}
 	view.SignIns = failed
 	return view
+}
+
+// readProgress lists the operations that run on clusters.
+func readProgress(ctx context.Context, in *instance.Instance) ([]cluster.Progress, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	s, err := openStore(ctx, in, "etcd-root")
+	if err != nil {
+		return []cluster.Progress{}, err
+	}
+	defer s.Close()
+	return cluster.ReadProgress(ctx, s)
 }
 
 // readClusters lists the clusters and, when any acts as one, the applications.
@@ -144,6 +171,12 @@ func printStatus(cmd *cobra.Command, view statusView) error {
 			nodes += p.Count
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\n", c.Name, c.Properties.Version, c.Properties.ProvisioningState, c.Properties.PowerState.Code, nodes, c.Properties.FQDN)
+	}
+	if len(view.Operations) > 0 {
+		fmt.Fprintln(w, "\nOPERATION ON\tSTATE\tNODES\tWAITS FOR")
+	}
+	for _, p := range view.Operations {
+		fmt.Fprintf(w, "%s\t%s\t%d of %d\t%s\n", operationName(p.Resource), p.State, p.Done, p.Total, p.Waits)
 	}
 	if view.SignIns != "" {
 		fmt.Fprintf(w, "\n%s\n", view.SignIns)
