@@ -206,7 +206,7 @@ const (
 func (s *clusterState) jitter(what string, n int) int {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(what + s.UID)) // a hash doesn't fail
-	return int(h.Sum32() % uint32(n))    //nolint:gosec // n is a small constant
+	return int(h.Sum32() % uint32(n))
 }
 
 func (s *clusterState) nightly() *maintenance.Calendar {
