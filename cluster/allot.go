@@ -196,7 +196,7 @@ func unsurged(a *allotment, places []place, cause error, now time.Time) bool {
 
 // add allots one node more, made of what n says.
 func (pool *poolDoc) add(w *whole, n allotted) {
-	n.Number = pool.Next
+	n.Number, n.Authority = pool.Next, w.state.Authority
 	n.Name = nodeName(pool.Pool.Name, nodeDigits(w.state.UID), n.Number)
 	n.Machine = machineID(w.state.ID, pool.Pool.Name, n.Number)
 	if pool.Target.Image == "" {

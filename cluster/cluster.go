@@ -162,6 +162,8 @@ type clusterState struct {
 	KubeletPrincipal string   `json:"kubeletPrincipal,omitempty"`
 	KubeletClient    string   `json:"kubeletClient,omitempty"`
 
+	// Authority counts the rotations of its certificates; new nodes are of it.
+	Authority int64 `json:"authority,omitempty"`
 	// Patch is the last night's order to install security updates; zero: none yet.
 	Patch patchNight `json:"patch,omitzero"`
 	// Maintained is what was begun in maintenance windows, the newest last.
@@ -204,6 +206,8 @@ type allotted struct {
 	Version Version `json:"version,omitzero"`
 	Boots   int64   `json:"boots,omitempty"`
 	Images  int64   `json:"images,omitempty"`
+	// Authority is the generation of the authorities that its credentials are of.
+	Authority int64 `json:"authority,omitempty"`
 	// Surge is a node more than the pool's count, for as long as its roll lasts.
 	Surge bool  `json:"surge,omitempty"`
 	Work  *work `json:"work,omitempty"`

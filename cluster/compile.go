@@ -60,10 +60,9 @@ func (p *Provider) compileControlPlane(w *whole, keys secrets) controlplane.Spec
 		ID: s.ID, Version: d.Version.String(), Etcd: s.Etcd, Stopped: s.Stopped,
 		Namespace: s.ID, Address: s.Server, Endpoint: s.FQDN, Public: s.Public, Names: w.serverNames(),
 		ServiceCIDR: d.ServiceCIDR, DNSServiceIP: d.DNS, ClusterDomain: clusterDomain,
-		Keys: keys.Keys, Addons: p.Addons, Policies: d.Policy != "", Cloud: p.compileCloud(w, keys),
+		Keys: keys.believed(), Addons: p.Addons, Policies: d.Policy != "", Cloud: p.compileCloud(w, keys),
 		Directory: p.compileDirectory(w, keys),
 	}
-	spec.Keys.LocalCA = keys.Access.Local
 	p.compileIssuer(&spec, s, keys)
 	if d.PodCIDR.IsValid() {
 		spec.PodCIDRs = []netip.Prefix{d.PodCIDR}
@@ -98,6 +97,7 @@ func (p *Provider) compileMachine(w *whole, pool *poolDoc, n allotted, keys secr
 
 func (p *Provider) nodeConfig(w *whole, pool *poolDoc, n allotted, size machine.Size, keys secrets) node.Config {
 	d := &w.state.Desired
+	credentials := keys.nodeCredentials(n)
 	subnet := w.subnets[w.subnet(&pool.Pool).Key()]
 	pods := node.PodNetwork{Plugin: kubenet, Pods: n.Pods}
 	inside := d.PodCIDR
@@ -107,11 +107,11 @@ func (p *Provider) nodeConfig(w *whole, pool *poolDoc, n allotted, size machine.
 	}
 	return node.Config{
 		Hostname: n.Name, Address: n.Address, KubernetesVersion: n.Version.String(),
-		Server: fmt.Sprintf("https://%s", netip.AddrPortFrom(w.state.Server, apiServerPort)), CA: keys.CA.Certificate,
+		Server: fmt.Sprintf("https://%s", netip.AddrPortFrom(w.state.Server, apiServerPort)), CA: credentials.CA, Authority: keys.nodeAuthority(n),
 		BootstrapToken: keys.BootstrapTokenID + "." + keys.BootstrapTokenCode,
-		Proxy:          node.Credential(keys.Proxy),
+		Proxy:          node.Credential(credentials.Proxy),
 		ClusterDomain:  clusterDomain, ClusterDNS: d.DNS, ServiceCIDR: d.ServiceCIDR, ClusterCIDR: []netip.Prefix{inside},
-		Network: pods, Policy: policyOf(d, keys),
+		Network: pods, Policy: policyOf(d, credentials),
 		MaxPods: pool.Pool.MaxPods, Labels: p.nodeLabels(w, pool, n, size), Taints: pool.Pool.Taints,
 		ProviderID: providerID(w, pool, n), CPUs: size.CPUs, Memory: size.Memory,
 		Registry: p.Registry, InstanceCA: p.InstanceCA, PauseImage: p.PauseImage,
@@ -168,11 +168,11 @@ func (w *whole) serverNames() []string {
 }
 
 // policyOf switches a node's network policies on.
-func policyOf(d *Desired, keys secrets) *node.Policy {
+func policyOf(d *Desired, credentials replaced) *node.Policy {
 	if d.Policy == "" {
 		return nil
 	}
-	return &node.Policy{Credential: node.Credential(keys.Policy)}
+	return &node.Policy{Credential: node.Credential(credentials.Policy)}
 }
 
 // compileCloud is how the cloud-controller-manager acts for the cluster.

@@ -84,7 +84,7 @@ func (p *Provider) kubeconfig(ctx context.Context, document *arm.Document, a acc
 	}
 	c := controlplane.Credential{
 		Cluster: document.Name, User: a.entry + "_" + document.ID.Group() + "_" + document.Name,
-		Server: "https://" + name + ":443", CA: pki.Pair(keys.Access.Local), Trust: keys.CA.Certificate,
+		Server: "https://" + name + ":443", CA: pki.Pair(keys.Access.Local), Trust: keys.trustOf(),
 		CommonName: a.user, Organizations: []string{a.groups}, Lifetime: credentialLifetime,
 	}
 	switch {

@@ -44,7 +44,7 @@ func newAccess(local bool) (accessKeys, error) {
 }
 
 func (a *accessKeys) makeLocal() error {
-	pair, err := pki.NewCA("local-accounts", caLifetime)
+	pair, err := pki.NewRoot("local-accounts", caLifetime)
 	if err != nil {
 		return fmt.Errorf("local accounts: %w", err)
 	}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"bastide.dev/controlplane"
-	"bastide.dev/node"
 	"bastide.dev/pki"
 	"bastide.dev/store"
 )
@@ -26,6 +25,9 @@ type secrets struct {
 	controlplane.Keys
 	Proxy  pki.Pair `json:"proxy"`           // client certificate of every kube-proxy
 	Policy pki.Pair `json:"policy,omitzero"` // and of every node's policy agent
+	turning
+
+	revision int64 // of the document; store.Absent when there is none
 
 	Access accessKeys `json:"-"` // who gets in
 	Cloud  principal  `json:"-"` // what the cluster acts on Resource Manager with
@@ -33,13 +35,13 @@ type secrets struct {
 	Signers signers `json:"-"` // of service accounts' tokens
 }
 
-// newKeys makes all secrets of a cluster. They are made once.
+// newKeys makes all secrets of a cluster. They are made once; later there is turn.
 func newKeys() (secrets, error) {
 	var keys secrets
 	for name, pair := range map[string]*controlplane.KeyPair{
 		"cluster-ca": &keys.CA, "front-proxy-ca": &keys.FrontProxyCA, "etcd-ca": &keys.EtcdCA,
 	} {
-		made, err := pki.NewCA(name, caLifetime)
+		made, err := pki.NewRoot(name, caLifetime)
 		if err != nil {
 			return keys, fmt.Errorf("cluster keys: %w", err)
 		}
@@ -53,17 +55,7 @@ func newKeys() (secrets, error) {
 	keys.SecretsEncryption = make([]byte, 32)
 	_, _ = rand.Read(keys.SecretsEncryption) // crypto/rand never fails (Go 1.24)
 	keys.BootstrapTokenID, keys.BootstrapTokenCode = tokenText(6), tokenText(16)
-	ca, err := pki.OpenCA(pki.Pair(keys.CA))
-	if err != nil {
-		return keys, fmt.Errorf("cluster keys: %w", err)
-	}
-	// It lives as long as its authority: one that ran out would cut every node off.
-	keys.Proxy, err = ca.Issue(pki.Request{CommonName: controlplane.ProxyUser, Client: true, Lifetime: caLifetime})
-	if err != nil {
-		return keys, fmt.Errorf("cluster keys: %w", err)
-	}
-	keys.Policy, err = ca.Issue(pki.Request{CommonName: node.PolicyUser, Client: true, Lifetime: caLifetime})
-	return keys, err
+	return keys, keys.issueShared()
 }
 
 // tokenText is n random characters of a bootstrap token's alphabet.
@@ -91,6 +83,7 @@ func (p *Provider) keys(ctx context.Context, uid string) (secrets, error) {
 	if err := json.Unmarshal(record.Value, &keys); err != nil {
 		return keys, fmt.Errorf("keys of cluster %s: unreadable", uid) // no cause: it could quote a secret
 	}
+	keys.revision = record.Revision
 	if keys.Signers, err = p.signers(ctx, uid); err != nil {
 		return keys, err
 	}

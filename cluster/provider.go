@@ -64,12 +64,13 @@ func (p *Provider) clusterActions() map[string]arm.Hook {
 		"stop":                                p.power(true),
 		"start":                               p.power(false),
 		"rotateServiceAccountSigningKeys":     p.rotateSigningKeys,
+		"rotateClusterCertificates":           p.rotateCertificates,
 		"resetServicePrincipalProfile":        p.resetServicePrincipal,
 		"resetAADProfile":                     p.resetDirectory,
 		"abort":                               p.abortCluster,
 	}
 	for _, name := range []string{
-		"runCommand", "rotateClusterCertificates",
+		"runCommand",
 		"unpinManagedCluster",
 	} {
 		actions[name] = refuse(name)

@@ -79,6 +79,11 @@ func (r *runner) keep(ctx context.Context, w *whole, h *hosted) (time.Duration, 
 			return 0, err
 		}
 	}
+	rotates, renews, err := r.rotationWaits(ctx, w)
+	if err != nil {
+		return 0, err
+	}
+	waiting = first(waiting, rotates)
 	o := observe(w, h, waiting)
 	if o.waiting == "" {
 		if changes, err = r.retire(ctx, w); err != nil {
@@ -97,6 +102,7 @@ func (r *runner) keep(ctx context.Context, w *whole, h *hosted) (time.Duration, 
 		return 0, err
 	}
 	again = sooner(again, untold)
+	again = sooner(again, renews)
 	due, err := r.issuerDue(ctx, w)
 	if err != nil {
 		return 0, err
@@ -158,11 +164,16 @@ func (r *runner) plan(ctx context.Context, w *whole, h *hosted) ([]store.Change,
 		return nil, err
 	}
 	forgotten = append(forgotten, worked...)
+	turned, rotated, err := r.rotate(ctx, w, h)
+	if err != nil {
+		return nil, err
+	}
+	forgotten = append(forgotten, turned...)
 	allotted, err := r.allot(ctx, w)
 	if err != nil {
 		return nil, err
 	}
-	changes := allotted.changes // first, to be in one transaction with what they are for
+	changes := append(allotted.changes, rotated...) // first, to be in one transaction with what they are for
 	if docChanged || followed || allotted.state {
 		if changes, err = stateChange(changes, w.doc, w.state); err != nil {
 			return nil, err

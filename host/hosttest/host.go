@@ -20,6 +20,7 @@ import (
 	"bastide.dev/host"
 	"bastide.dev/machine"
 	"bastide.dev/metadata"
+	"bastide.dev/pki"
 	"bastide.dev/store"
 )
 
@@ -34,6 +35,8 @@ type Host struct {
 	// Drain answers what is asked of a node that is to be left; without it every
 	// node is left at once.
 	Drain func(n controlplane.Node) controlplane.Left
+	// Guest is what a machine says of itself, if set.
+	Guest func(m machine.Spec) json.RawMessage
 	// Queries answers queries; without it they fail.
 	Queries func(q host.Query) (any, error)
 
@@ -110,6 +113,9 @@ func (h *Host) apply(kind host.Kind, name string, record store.Record) (host.Rep
 	case host.MachineUnit:
 		h.Machines[name], err = decode[machine.Spec](record)
 		report.Machine = &machine.Status{ID: name, Phase: machine.Running, Boots: h.Machines[name].Boots, Images: h.Machines[name].Images}
+		if h.Guest != nil {
+			report.Machine.Guest = h.Guest(h.Machines[name])
+		}
 	case host.MetadataUnit:
 		h.Metadata[name], err = decode[metadata.Machine](record)
 	case host.QueryUnit:
@@ -171,6 +177,7 @@ func (h *Host) plane(spec controlplane.Spec) *controlplane.Status {
 	if ids, err := spec.SigningKeyIDs(); err == nil { // a test's spec may have no keys
 		status.SigningKeys = ids
 	}
+	status.Authorities = h.authorities(spec)
 	objects := h.Nodes[spec.ID]
 	if objects == nil {
 		objects = map[string]string{}
@@ -236,6 +243,22 @@ func (h *Host) kubelets(plane string) map[string]string {
 		}
 	}
 	return running
+}
+
+// authorities are those that a control plane runs with at once, and that its
+// kubelets have their certificates from.
+func (h *Host) authorities(spec controlplane.Spec) *controlplane.Authorities {
+	a := &controlplane.Authorities{Running: spec.Keys.Digest(), Server: pki.Name(spec.Keys.CA.Certificate), Clients: spec.Keys.ClientNames()}
+	for id, m := range h.Machines {
+		for _, file := range m.Files {
+			var config struct{ CA []byte } // of a node.Config
+			if strings.HasPrefix(id, spec.ID+"-") && json.Unmarshal(file.Data, &config) == nil && len(config.CA) > 0 {
+				a.Kubelets = append(a.Kubelets, controlplane.KubeletAuthority{Node: m.Hostname, Authority: pki.Name(config.CA)})
+			}
+		}
+	}
+	slices.SortFunc(a.Kubelets, func(a, b controlplane.KubeletAuthority) int { return strings.Compare(a.Node, b.Node) })
+	return a
 }
 
 // report stores a report as serve would: not on a unit that has gone meanwhile.
