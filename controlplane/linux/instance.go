@@ -31,6 +31,7 @@ type instance struct {
 	late      []supervise.Process // wait for the API server to be ready
 	attempt   *attempt            // under way, or nil
 	refused   string              // why the last one ended
+	leaving   bool                // clients are kept from the slot that isn't in charge
 }
 
 func (in *instance) set(spec controlplane.Spec, err error) {
