@@ -216,26 +216,6 @@ func (r *runner) beginPatch(ctx context.Context, w *whole, window maintenance.Wi
 	return r.writeState(ctx, w, arm.NewActivity(r.Now(), w.doc.ID, clusterType+"/patch/action", "maintenance: security updates of the nodes"))
 }
 
-// mayReboot tells whether nodes may reboot now for updates that ask for it: in
-// the window of the node OS channel where the user configured one, else always.
-// While they may not, next is when they may; zero is not in the next years.
-func (p *Provider) mayReboot(ctx context.Context, w *whole) (may bool, next time.Time, err error) {
-	configured, err := p.configured(ctx, w)
-	if err != nil {
-		return false, time.Time{}, err
-	}
-	when := choose(configured, nil, maintenance.NodeOS, maintenance.Default)
-	if when.Calendar == nil {
-		return true, time.Time{}, nil
-	}
-	now := p.Now()
-	if _, open := when.Now(now); open {
-		return true, time.Time{}, nil
-	}
-	window, _ := when.Next(now)
-	return false, window.Start, nil
-}
-
 // hindered says why nothing of a job can begin now, "" when it can.
 func (w *whole) hindered(j job) string {
 	documents := []*arm.Document{w.doc}

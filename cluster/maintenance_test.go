@@ -232,22 +232,6 @@ func TestNothingBeginsAtAWindowsEnd(t *testing.T) {
 	}
 }
 
-func TestWhenNodesMayReboot(t *testing.T) {
-	c := newCalm(t, `{"nodeOSUpgradeChannel":"SecurityPatch"}`, "2027-03-01 12:00")
-	check := func(want bool, wantNext string) {
-		t.Helper()
-		may, next, err := c.p.mayReboot(t.Context(), c.whole())
-		if err != nil || may != want || wantNext != "" && next.UTC().Format("2006-01-02 15:04") != wantNext {
-			t.Errorf("at %s they may: %v, next %s, %v", c.now, may, next, err)
-		}
-	}
-	check(true, "") // nobody configured a window
-	c.configure(maintenance.NodeOS, `{"properties":{"maintenanceWindow":{"durationHours":4,"startTime":"01:00","startDate":"2027-01-01","schedule":{"daily":{"intervalDays":1}}}}}`)
-	check(false, "2027-03-02 01:00")
-	c.set("2027-03-02 04:59")
-	check(true, "")
-}
-
 // A clock that goes ahead and comes back begins no window's work twice, and
 // loses none of those in between.
 func TestTheClockJumps(t *testing.T) {
