@@ -152,6 +152,12 @@ func TestClientAgainstTheFrontDoor(t *testing.T) {
 	if err != nil || len(all) != 1 {
 		t.Errorf("%+v %v", all, err)
 	}
+	for value, want := range map[string]int{"b": 1, "another & more": 0} {
+		some, err := client.Query[group](t.Context(), c, groups, version, map[string]string{"$filter": "tagName eq 'a' and tagValue eq '" + value + "'"})
+		if err != nil || len(some) != want {
+			t.Errorf("groups with the tag a=%s: %+v %v", value, some, err)
+		}
+	}
 	if err := c.Delete(t.Context(), groups+"/rg1", version); err != nil {
 		t.Error(err)
 	}
