@@ -156,13 +156,14 @@ func fillPool(properties object, pool Pool) {
 		set(properties, "nodeTaints", pool.Taints)
 	}
 	fillUpgrade(properties, pool.Upgrade)
+	fillScaling(properties, pool)
 	preset(properties, "osType", "Linux")
 	preset(properties, "osSKU", "Debian")
 	preset(properties, "osDiskType", "Managed")
 	preset(properties, "kubeletDiskType", "OS")
 	preset(properties, "type", "VirtualMachineScaleSets")
 	preset(properties, "scaleDownMode", "Delete")
-	for _, never := range []string{"enableAutoScaling", "enableNodePublicIP", "enableEncryptionAtHost", "enableUltraSSD", "enableFIPS"} {
+	for _, never := range []string{"enableNodePublicIP", "enableEncryptionAtHost", "enableUltraSSD", "enableFIPS"} {
 		set(properties, never, false)
 	}
 }

@@ -99,6 +99,8 @@ type Config struct {
 
 	// CreateDeadline and DeleteDeadline bound operations; zero is 10 and 5 minutes.
 	CreateDeadline, DeleteDeadline time.Duration
+	// Repair are the times of node auto-repair; zero is AKS's.
+	Repair RepairTimes
 	// Patience is how long a unit's error may last before its operation fails; zero is 1 minute.
 	Patience time.Duration
 	Now      func() time.Time // nil is time.Now
@@ -130,6 +132,7 @@ func New(config Config) (*Provider, error) {
 	if config.Patience == 0 {
 		config.Patience = time.Minute
 	}
+	config.Repair.complete()
 	return &Provider{Config: config, ops: arm.NewOperations(config.Store, config.Now)}, nil
 }
 
@@ -186,6 +189,9 @@ type poolState struct {
 	// of before: then it is what the newest node is made of.
 	Target Parts      `json:"target,omitzero"`
 	Nodes  []allotted `json:"nodes,omitempty"`
+	// Repairs is how many nodes were replaced since all of the pool's were ready.
+	Repairs  int       `json:"repairs,omitempty"`
+	Replaced time.Time `json:"replaced,omitzero"`
 	// Roll is how works on the nodes go on. Force: when the pool is deleted,
 	// disruption budgets don't count.
 	Roll  *rolling `json:"roll,omitempty"`
@@ -211,6 +217,11 @@ type allotted struct {
 	// Surge is a node more than the pool's count, for as long as its roll lasts.
 	Surge bool  `json:"surge,omitempty"`
 	Work  *work `json:"work,omitempty"`
+	// Repair is what was tried since it stopped being ready; Note is told as an event.
+	Repair *repair            `json:"repair,omitempty"`
+	Note   *controlplane.Note `json:"note,omitempty"`
+	// Off: its machine was switched off by a user.
+	Off bool `json:"off,omitempty"`
 }
 
 // poolDoc is a pool's document with its state read.
@@ -227,6 +238,7 @@ type whole struct {
 	// subnets are those that the cluster's nodes are in and that there are, by
 	// key; only the reconciler reads them.
 	subnets map[string]Subnet
+	tended  time.Duration // when a look at the nodes is due that no report asks for
 	// engines is what works found out in this look, by pool; again is when they
 	// want to be looked at next.
 	engines map[string]engine

@@ -61,7 +61,7 @@ func (p *Provider) compileControlPlane(w *whole, keys secrets) controlplane.Spec
 		Namespace: s.ID, Address: s.Server, Endpoint: s.FQDN, Public: s.Public, Names: w.serverNames(),
 		ServiceCIDR: d.ServiceCIDR, DNSServiceIP: d.DNS, ClusterDomain: clusterDomain,
 		Keys: keys.believed(), Addons: p.Addons, Policies: d.Policy != "", Cloud: p.compileCloud(w, keys),
-		Directory: p.compileDirectory(w, keys),
+		Directory: p.compileDirectory(w, keys), Autoscaler: p.compileAutoscaler(w),
 	}
 	p.compileIssuer(&spec, s, keys)
 	if d.PodCIDR.IsValid() {
@@ -69,7 +69,7 @@ func (p *Provider) compileControlPlane(w *whole, keys secrets) controlplane.Spec
 	}
 	for _, pool := range w.pools {
 		for _, n := range pool.Nodes {
-			entry := controlplane.Node{Name: n.Name, Address: n.Address, Removed: n.Removed, Leave: pool.leave(&n)}
+			entry := controlplane.Node{Name: n.Name, Address: n.Address, Removed: n.Removed, Pool: pool.Pool.Name, Note: n.Note, Leave: pool.leave(&n)}
 			if !d.podsInSubnet() {
 				entry.Pods = n.Pods
 			}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"bastide.dev/autoscale"
 	"bastide.dev/resource"
 )
 
@@ -74,6 +75,8 @@ type Desired struct {
 	Override Override `json:"override,omitzero"`
 	Channels Channels `json:"channels,omitzero"`
 
+	AutoScaler autoscale.Profile `json:"autoScaler,omitzero"` // zero is AKS's default
+
 	Pools []Pool `json:"-"` // they have documents of their own
 }
 
@@ -89,6 +92,9 @@ type Pool struct {
 	Taints  []string
 	// Subnet is one of the user's; zero: the cluster's own.
 	Subnet resource.ID
+	// AutoScale has Count follow what runs, between Min and Max.
+	AutoScale bool `json:",omitempty"`
+	Min, Max  int  `json:",omitempty"`
 	// Upgrade is how nodes are brought to another version or image.
 	Upgrade Upgrade `json:"upgrade,omitzero"`
 }
@@ -156,11 +162,12 @@ func (d *Desired) pool(name string) (Pool, bool) {
 	return Pool{}, false
 }
 
-// nodes is how many nodes all pools have together.
+// nodes is how many nodes all pools have together, when those that scale by
+// themselves are at their largest.
 func (d *Desired) nodes() int {
 	n := 0
 	for _, p := range d.Pools {
-		n += p.Count
+		n += p.most()
 	}
 	return n
 }

@@ -97,6 +97,7 @@ func (p *parser) cluster(body map[string]any, id resource.ID, old *Desired) Desi
 	p.podAccess(&d, body, old)
 	p.override(&d, props.UpgradeSettings, old)
 	p.channels(&d, props.AutoUpgradeProfile, old)
+	p.autoScaler(&d, props.AutoScalerProfile, old)
 	p.pools(&d, props.AgentPoolProfiles, old)
 	if model.SKU != nil && model.SKU.Tier != nil && !slices.Contains(tiers(), strings.ToLower(string(*model.SKU.Tier))) {
 		p.bad("InvalidParameter", "sku.tier", "The tier %q isn't one of Free, Standard or Premium.", *model.SKU.Tier)

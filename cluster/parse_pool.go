@@ -37,6 +37,7 @@ func (p *parser) pools(d *Desired, profiles []*aks.ManagedClusterAgentPoolProfil
 		d.Pools = append(d.Pools, p.pool(d, name, fmt.Sprintf("%s[%d].", target, i), poolFields{
 			count: profile.Count, size: profile.VMSize, mode: profile.Mode, version: profile.OrchestratorVersion,
 			maxPods: profile.MaxPods, labels: profile.NodeLabels, taints: profile.NodeTaints, subnet: profile.VnetSubnetID, upgrade: profile.UpgradeSettings,
+			auto: profile.EnableAutoScaling, min: profile.MinCount, max: profile.MaxCount,
 		}, old))
 	}
 	if old == nil {
@@ -60,6 +61,9 @@ type poolFields struct {
 	taints  []*string
 	subnet  *string
 	upgrade *aks.AgentPoolUpgradeSettings
+	auto    *bool
+	min     *int32
+	max     *int32
 }
 
 // agentPool reads the body of an agentPools resource of cluster d.
@@ -76,6 +80,7 @@ func (p *parser) agentPool(body map[string]any, name string, d *Desired) Pool {
 	return p.pool(d, name, "properties.", poolFields{
 		count: props.Count, size: props.VMSize, mode: props.Mode, version: props.OrchestratorVersion,
 		maxPods: props.MaxPods, labels: props.NodeLabels, taints: props.NodeTaints, subnet: props.VnetSubnetID, upgrade: props.UpgradeSettings,
+		auto: props.EnableAutoScaling, min: props.MinCount, max: props.MaxCount,
 	}, d)
 }
 
@@ -112,6 +117,7 @@ func (p *parser) pool(d *Desired, name, target string, f poolFields, old *Desire
 	if f.count == nil && !exists {
 		pool.Count = 1
 	}
+	p.scaling(&pool, f, was, exists, target)
 	pool.Version = p.poolVersion(value(f.version), target+"orchestratorVersion", d.Version, was, exists)
 	pool.Upgrade = p.upgradeSettings(f.upgrade, was.Upgrade, target)
 	pool.Labels, pool.Taints = was.Labels, was.Taints

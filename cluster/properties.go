@@ -34,7 +34,7 @@ func ClusterProperties() []Property {
 		{"identity.userAssignedIdentities", Effective, nil, ""},
 		{"identity.delegatedResources", Refused, nil, ""},
 	}
-	for _, group := range [][]Property{baseProperties(), networkProperties(), securityProperties(), issuerProperties()} {
+	for _, group := range [][]Property{baseProperties(), autoScalerProperties(), networkProperties(), securityProperties(), issuerProperties()} {
 		rows = append(rows, group...)
 	}
 	rows = append(rows, Property{poolObject + "name", Effective, nil, ""})
@@ -91,7 +91,8 @@ func baseProperties() []Property {
 		{"properties.upgradeSettings.overrideSettings.forceUpgrade", Effective, nil, ""},
 		{"properties.upgradeSettings.overrideSettings.until", Effective, nil, "a forced upgrade begins before it"},
 		{"properties.upgradeSettings", Refused, nil, ""},
-		{"properties.autoScalerProfile", Refused, nil, "pools don't scale by themselves; set count"},
+		{"properties.autoScalerProfile.daemonset-eviction-for-empty-nodes", Fixed, []any{false}, "pods of DaemonSets end with their node"},
+		{"properties.autoScalerProfile.daemonset-eviction-for-occupied-nodes", Fixed, []any{false}, "pods of DaemonSets end with their node"},
 		{"properties.nodeProvisioningProfile.mode", Fixed, []any{"Manual"}, ""},
 		{"properties.nodeProvisioningProfile.defaultNodePools", Fixed, []any{"None"}, ""},
 		{"properties.bootstrapProfile.artifactSource", Fixed, []any{"Direct"}, ""},
@@ -196,9 +197,9 @@ func poolKnown() []Property {
 		{"scaleSetPriority", Fixed, []any{"Regular"}, "there are no spot machines"},
 		{"scaleSetEvictionPolicy", Fixed, []any{"Delete"}, "there are no spot machines"},
 		{"spotMaxPrice", Fixed, []any{-1}, "there are no spot machines"},
-		{"enableAutoScaling", Refused, nil, "pools don't scale by themselves; set count"},
-		{"minCount", Refused, nil, "pools don't scale by themselves; set count"},
-		{"maxCount", Refused, nil, "pools don't scale by themselves; set count"},
+		{"enableAutoScaling", Effective, nil, ""},
+		{"minCount", Effective, nil, ""},
+		{"maxCount", Effective, nil, ""},
 		{"availabilityZones", Refused, nil, "there is one zone; leave it out"},
 		{"enableEncryptionAtHost", Refused, nil, ""},
 		{"enableFIPS", Refused, nil, ""},

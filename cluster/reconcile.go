@@ -103,6 +103,7 @@ func (r *runner) keep(ctx context.Context, w *whole, h *hosted) (time.Duration, 
 	}
 	again = sooner(again, untold)
 	again = sooner(again, renews)
+	again = sooner(again, w.tended)
 	due, err := r.issuerDue(ctx, w)
 	if err != nil {
 		return 0, err
@@ -159,6 +160,11 @@ func (r *runner) plan(ctx context.Context, w *whole, h *hosted) ([]store.Change,
 		return nil, err
 	}
 	forgotten := append(changedPools, forget(w, h)...)
+	tended, err := r.tend(w, h)
+	if err != nil {
+		return nil, err
+	}
+	forgotten = append(forgotten, tended...)
 	worked, err := r.works(ctx, w, h)
 	if err != nil {
 		return nil, err

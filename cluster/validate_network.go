@@ -271,10 +271,12 @@ func (p *parser) validateOverlays(d *Desired) {
 func (p *parser) validateCapacity(d *Desired, old *Desired, target string) {
 	need := map[string]int{}
 	for _, pool := range d.Pools {
-		count := pool.Count
+		count := pool.most()
 		if old != nil {
 			was, _ := old.pool(pool.Name)
-			count -= was.Count
+			if count -= was.Count; pool.most() == was.most() {
+				count = 0 // it was held against the subnet then
+			}
 		}
 		each := 1
 		if d.podsInSubnet() {

@@ -74,6 +74,7 @@ func (p *parser) validatePool(d *Desired, pool Pool, target string, old *Desired
 	if _, known := machine.SizeByName(pool.Size); !known {
 		p.bad("VMSizeNotSupported", target+"vmSize", "The VM size of %s is not available. Sizes that are: %s.", pool.Size, sizeNames())
 	}
+	p.validateScaling(pool, least, target)
 	p.validateSkew(d, pool, target)
 	p.validateLabels(pool, target)
 	p.validateTaints(pool, target)

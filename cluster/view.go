@@ -43,6 +43,7 @@ func (p *Provider) viewCluster(ctx context.Context, d *arm.Document, version res
 		set(body, path, value)
 	}
 	p.viewIssuer(body, s)
+	w.viewAutoScaler(body)
 	if err := p.viewIdentity(ctx, body, w); err != nil {
 		return nil, err
 	}
@@ -107,6 +108,7 @@ func (pool *poolDoc) properties(stopped bool) (object, error) {
 	properties := body["properties"].(object)
 	properties["currentOrchestratorVersion"] = pool.current().String()
 	properties["powerState"] = powerState(stopped)
+	properties["count"] = pool.Pool.Count // which may have followed what runs
 	if image := pool.image(); image != "" {
 		properties["nodeImageVersion"] = image
 	}

@@ -21,7 +21,6 @@ const (
 // kubeletConfig is a KubeletConfiguration. Figures without another reason are
 // those of AKS ("Customize node configuration", "Node resource reservations").
 func kubeletConfig(c Config) map[string]any {
-	const mebibyte = 1 << 20
 	return map[string]any{
 		"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
 
