@@ -169,6 +169,8 @@ type clusterState struct {
 	Authority int64 `json:"authority,omitempty"`
 	// Patch is the last night's order to install security updates; zero: none yet.
 	Patch patchNight `json:"patch,omitzero"`
+	// Reboots is what the reboot coordinator remembers, while there is anything.
+	Reboots *rebooting `json:"reboots,omitempty"`
 	// Maintained is what was begun in maintenance windows, the newest last.
 	Maintained []maintained `json:"maintained,omitempty"`
 }
@@ -238,6 +240,7 @@ type whole struct {
 	// subnets are those that the cluster's nodes are in and that there are, by
 	// key; only the reconciler reads them.
 	subnets map[string]Subnet
+	reboots *controlplane.Reboots // what the control plane is to look at for the coordinator
 	tended  time.Duration // when a look at the nodes is due that no report asks for
 	// engines is what works found out in this look, by pool; again is when they
 	// want to be looked at next.

@@ -61,7 +61,7 @@ func (p *Provider) compileControlPlane(w *whole, keys secrets) controlplane.Spec
 		Namespace: s.ID, Address: s.Server, Endpoint: s.FQDN, Public: s.Public, Names: w.serverNames(),
 		ServiceCIDR: d.ServiceCIDR, DNSServiceIP: d.DNS, ClusterDomain: clusterDomain,
 		Keys: keys.believed(), Addons: p.Addons, Policies: d.Policy != "", Cloud: p.compileCloud(w, keys),
-		Directory: p.compileDirectory(w, keys), Autoscaler: p.compileAutoscaler(w),
+		Directory: p.compileDirectory(w, keys), Reboots: w.reboots, Autoscaler: p.compileAutoscaler(w),
 	}
 	p.compileIssuer(&spec, s, keys)
 	if d.PodCIDR.IsValid() {

@@ -165,6 +165,11 @@ func (r *runner) plan(ctx context.Context, w *whole, h *hosted) ([]store.Change,
 		return nil, err
 	}
 	forgotten = append(forgotten, tended...)
+	rebooted, coordinated, err := r.coordinate(ctx, w, h)
+	if err != nil {
+		return nil, err
+	}
+	forgotten, followed = append(forgotten, rebooted...), followed || coordinated
 	worked, err := r.works(ctx, w, h)
 	if err != nil {
 		return nil, err

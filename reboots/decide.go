@@ -142,10 +142,10 @@ func (d *decider) keep(c Claim) {
 	case !exists:
 	case n.Working, c.Begun && !n.Ready:
 		d.claim(c)
-	case !c.Done.IsZero() || n.Required.IsZero():
-		d.release(c)
-	case n.Failed.After(c.Since):
+	case c.Done.IsZero() && n.Failed.After(c.Since):
 		// It failed, and is well: others may try, and it again later.
+	case c.Begun || n.Required.IsZero(): // over, even if it asks again
+		d.release(c)
 	default:
 		d.begin(c, n)
 	}

@@ -74,12 +74,13 @@ func TestTwoStepsAndTheLock(t *testing.T) {
 		t.Errorf("with the lock's time over: %+v", d)
 	}
 	in.Settings.LockTTL, in.Settings.LockReleaseDelay, in.Now = 0, time.Hour, now
-	in.Nodes[1].Ready, in.Nodes[1].Required = true, time.Time{}
+	in.Nodes[1].Ready = true // and it asks again, which changes nothing
 	d = Decide(in)
 	if len(d.Claims) != 1 || d.Claims[0].Node != "a" || !slices.Equal(d.Ended, []string{"a"}) || !d.Again.Equal(now.Add(time.Hour)) {
 		t.Errorf("after the reboot: %+v", d)
 	}
 	in.Claims, in.Now = d.Claims, now.Add(time.Hour)
+	in.Nodes[1].Last = in.Now
 	if d = Decide(in); len(d.Claims) != 1 || d.Claims[0].Node != "b" || len(d.Ended) != 0 {
 		t.Errorf("after the delay: %+v", d)
 	}
