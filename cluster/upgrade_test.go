@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,12 +25,22 @@ const testPool = testCluster + "/agentPools/nodepool1"
 // shelf is a catalogue that changes while the service runs.
 type shelf struct {
 	versions []string
+	mu       sync.Mutex // guards image
 	image    string
+}
+
+// renew puts another node image there.
+func (s *shelf) renew(image string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.image = image
 }
 
 func (s *shelf) Kubernetes() []string { return s.versions }
 
 func (s *shelf) Parts(version string) (Parts, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return Parts{Etcd: "3.6.16", Image: s.image, Layers: []string{"runtime@1", "kubernetes@" + version}}, nil
 }
 
@@ -330,7 +341,7 @@ func TestNodeImageUpgrade(t *testing.T) {
 		t.Errorf("the answer is %s, %v", operation.Output, err)
 	}
 
-	s.image = "12.2"
+	s.renew("12.2")
 	w.must("PUT", testPool, `{"properties":{"count":2}}`, resource.Succeeded)
 	for _, n := range w.load(t).pools[0].Nodes {
 		if n.Parts.Image != "12.1" {
@@ -357,144 +368,4 @@ func TestNodeImageUpgrade(t *testing.T) {
 	if target := w.load(t).pool("green").Target; target.Image != "12.2" {
 		t.Errorf("a new pool is to have image %s", target.Image)
 	}
-}
-
-func TestStoppedClusterIsNotUpgraded(t *testing.T) {
-	w := newWorld(t)
-	newShelf(w)
-	w.must("PUT", testCluster, azBody(2), resource.Succeeded)
-	names := w.names(t)
-	w.must("POST", testCluster+"/stop", "", resource.Succeeded)
-	for method, path := range map[string]string{"PUT": testCluster, "POST": testPool + "/upgradeNodeImageVersion"} {
-		body := ""
-		if method == "PUT" {
-			body = strings.Replace(versioned(t, "1.36.3", "1.36.3"), `"count":1`, `"count":2`, 1)
-		}
-		if _, _, err := w.do(t.Context(), method, path, body); !fault.Is(err, fault.Conflict) || fault.From(err).Code != "OperationNotAllowed" {
-			t.Errorf("%s %s: %v", method, path, err)
-		}
-	}
-	if _, err := w.p.beginUpgrade(t.Context(), w.load(t), upgrade{ControlPlane: Version{1, 36, 3}}, "test"); !fault.Is(err, fault.Conflict) {
-		t.Errorf("from inside: %v", err)
-	}
-	w.must("POST", testCluster+"/start", "", resource.Succeeded)
-	if got := w.names(t); !slices.Equal(got, names) {
-		t.Errorf("after the start the nodes are %v, before the stop %v", got, names)
-	}
-}
-
-func (w *world) names(t *testing.T) []string {
-	t.Helper()
-	var names []string
-	for _, pool := range w.load(t).pools {
-		for _, n := range pool.Nodes {
-			names = append(names, n.Name)
-		}
-	}
-	return names
-}
-
-func TestUpgradeFromInside(t *testing.T) {
-	w := newWorld(t)
-	s := newShelf(w)
-	w.must("PUT", testCluster, azBody(1), resource.Succeeded)
-	begin := func(u upgrade) (string, error) { return w.p.beginUpgrade(t.Context(), w.load(t), u, "test") }
-	for name, u := range map[string]upgrade{
-		"nothing":        {},
-		"what is":        {ControlPlane: Version{1, 35, 4}, Pools: []poolUpgrade{{Name: "nodepool1", Version: Version{1, 35, 4}}}},
-		"image that has": {Pools: []poolUpgrade{{Name: "nodepool1", Image: true}}},
-	} {
-		if op, err := begin(u); op != "" || err != nil {
-			t.Errorf("%s: %q, %v", name, op, err)
-		}
-	}
-	for name, u := range map[string]upgrade{
-		"a version that isn't": {ControlPlane: Version{1, 36, 1}},
-		"down":                 {ControlPlane: Version{1, 34, 4}},
-		"pool ahead":           {Pools: []poolUpgrade{{Name: "nodepool1", Version: Version{1, 36, 3}}}},
-		"pool that isn't":      {Pools: []poolUpgrade{{Name: "other", Image: true}}},
-	} {
-		if _, err := begin(u); !fault.Is(err, fault.Invalid) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	op, err := begin(upgrade{ControlPlane: Version{1, 36, 3}})
-	if err != nil || op == "" {
-		t.Fatal(op, err)
-	}
-	if got := get(w.view(testCluster, testVersion), "properties.provisioningState"); got != "Upgrading" {
-		t.Errorf("the cluster is %v", got)
-	}
-	w.settle()
-	w.ended(op, resource.Succeeded)
-	s.image = "12.2"
-	if op, err = begin(upgrade{Pools: []poolUpgrade{{Name: "nodepool1", Version: Version{1, 36, 3}}}}); err != nil || op == "" {
-		t.Fatal(op, err)
-	}
-	pool := w.load(t).pools[0]
-	if pool.Pool.Version.String() != "1.36.3" || pool.Target.Image != "12.2" || pool.Operation != op {
-		t.Errorf("the pool is to be %s of %v, in %s", pool.Pool.Version, pool.Target, pool.Operation)
-	}
-	if got := get(w.view(testPool, testVersion), "properties.orchestratorVersion"); got != "1.36.3" {
-		t.Errorf("the pool's document says %v", got)
-	}
-}
-
-// Documents from before pools had a target mean what they meant then.
-func TestDocumentsOfBefore(t *testing.T) {
-	old := `{"pool":{"Name":"a","Version":"1.35.4"},"next":2,"nodes":[{"name":"n0","number":0,"parts":{"image":"1","layers":["k"]}},{"name":"n1","number":1,"parts":{"image":"2","layers":["k"]}}]}`
-	var s poolState
-	if err := json.Unmarshal([]byte(old), &s); err != nil {
-		t.Fatal(err)
-	}
-	s.adopt()
-	if s.Target.Image != "2" || s.Nodes[0].Version.String() != "1.35.4" || s.image() != "Debian-1" || s.current().String() != "1.35.4" {
-		t.Errorf("%+v", s)
-	}
-	before := s.Target
-	s.Pool.Version = Version{1, 36, 3}
-	s.adopt()
-	if !s.Target.sameNode(before) || s.Nodes[0].Version.String() != "1.35.4" {
-		t.Errorf("adopted twice: %+v", s)
-	}
-}
-
-func TestUpgradeSettings(t *testing.T) {
-	w := newWorld(t)
-	w.must("PUT", testCluster, azBody(1), resource.Succeeded)
-	settings := func() Upgrade { return w.load(t).pools[0].Pool.Upgrade }
-	if settings() != (Upgrade{}) || settings().MaxSurge(10) != 1 || settings().MaxSurge(11) != 2 || settings().MaxUnavailable(10) != 0 || settings().DrainTimeout() != 30*time.Minute {
-		t.Errorf("defaults: %+v", settings())
-	}
-	w.must("PUT", testPool, `{"properties":{"count":1,"upgradeSettings":{"maxSurge":"33%","maxUnavailable":"2","drainTimeoutInMinutes":5,"nodeSoakDurationInMinutes":7,"undrainableNodeBehavior":"cordon"}}}`, resource.Succeeded)
-	want := Upgrade{Surge: "33%", Unavailable: "2", Drain: 5 * time.Minute, Soak: 7 * time.Minute, Cordon: true}
-	if settings() != want || want.MaxSurge(4) != 2 || want.MaxUnavailable(4) != 2 {
-		t.Errorf("%+v, want %+v", settings(), want)
-	}
-	if got := get(w.view(testPool, testVersion), "properties.upgradeSettings.undrainableNodeBehavior"); got != "Cordon" {
-		t.Errorf("the pool says %v", got)
-	}
-	w.must("PUT", testPool, `{"properties":{"count":2}}`, resource.Succeeded)
-	if settings() != want {
-		t.Errorf("after a scale that says nothing of them: %+v", settings())
-	}
-	w.must("PUT", testPool, `{"properties":{"upgradeSettings":{"maxSurge":"10%","maxUnavailable":"0%","drainTimeoutInMinutes":30,"nodeSoakDurationInMinutes":0,"undrainableNodeBehavior":"Schedule"}}}`, resource.Succeeded)
-	if settings() != (Upgrade{}) {
-		t.Errorf("the defaults by name: %+v", settings())
-	}
-}
-
-func FuzzAmount(f *testing.F) {
-	for _, text := range []string{"1", "33%", "0", "%", "-1", "1e3", "99999999999999999999", "٣"} {
-		f.Add(text, 10)
-	}
-	f.Fuzz(func(t *testing.T, text string, nodes int) {
-		nodes = max(0, min(nodes, maxPerPool))
-		ps := parser{}
-		kept := ps.amount(text, defaultSurge, "x")
-		n := amount(or(kept, defaultSurge), nodes)
-		if n < 0 || n > maxPerPool || strings.HasSuffix(kept, "%") && n > nodes {
-			t.Errorf("%q of %d nodes is %d", text, nodes, n)
-		}
-	})
 }
