@@ -13,9 +13,9 @@ import (
 
 	sdk "github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerservice/armcontainerservice/v6"
 
+	"bastide.dev/arm"
 	"bastide.dev/controlplane"
 	"bastide.dev/fault"
-	"bastide.dev/host"
 	"bastide.dev/resource"
 )
 
@@ -27,18 +27,7 @@ func TestUpgradeOfAll(t *testing.T) {
 	w.must("PUT", testCluster, azBody(2), resource.Succeeded)
 	w.must("PUT", testCluster+"/agentPools/np2", `{"properties":{"count":1,"upgradeSettings":{"maxSurge":"1"}}}`, resource.Succeeded)
 	s.renew("12.2")
-	serving := "v1.35.4"
-	w.host.Told = func(status *controlplane.Status) {
-		if status.Version == "v1.36.3" {
-			serving = status.Version
-		}
-	}
-	w.host.Fail = func(kind host.Kind, name string) string {
-		if m, exists := w.host.Machines[name]; exists && kind == host.MachineUnit && slices.Contains(m.Layers, "kubernetes@1.36.3") && serving != "v1.36.3" {
-			t.Errorf("machine %s was made anew before its control plane", name)
-		}
-		return ""
-	}
+	refusing(w, "") // the control plane takes its time
 	body := w.view(testCluster, testVersion)
 	set(body, "properties.kubernetesVersion", "1.36.3")
 	for _, pool := range get(body, "properties.agentPoolProfiles").([]any) {
@@ -48,7 +37,28 @@ func TestUpgradeOfAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.must("PUT", testCluster, string(raw), resource.Succeeded)
+	op, _, err := w.do(t.Context(), "PUT", testCluster, string(raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.settle()
+	w.ended(op, arm.InProgress)
+	if n := len(w.host.Machines); n != 3 {
+		t.Errorf("%d machines run before the control plane is upgraded, want 3", n)
+	}
+	for name, m := range w.host.Machines {
+		if m.Image != "12.1" || m.Images != 0 {
+			t.Errorf("machine %s was made anew before its control plane", name)
+		}
+	}
+	for _, n := range w.host.Planes[w.state().ID].Nodes {
+		if n.Leave != nil {
+			t.Errorf("node %s is left before the control plane is upgraded", n.Name)
+		}
+	}
+	w.host.Told = nil
+	w.settle()
+	w.ended(op, resource.Succeeded)
 	for _, pool := range get(w.view(testCluster, testVersion), "properties.agentPoolProfiles").([]any) {
 		for path, want := range map[string]any{"currentOrchestratorVersion": "1.36.3", "nodeImageVersion": "Debian-12.2", "provisioningState": "Succeeded"} {
 			if got := get(pool.(object), path); got != want {
