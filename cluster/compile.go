@@ -69,7 +69,7 @@ func (p *Provider) compileControlPlane(w *whole, keys secrets) controlplane.Spec
 	}
 	for _, pool := range w.pools {
 		for _, n := range pool.Nodes {
-			entry := controlplane.Node{Name: n.Name, Address: n.Address, Removed: n.Removed, Pool: pool.Pool.Name, Note: n.Note, Leave: pool.leave(&n)}
+			entry := controlplane.Node{Name: n.Name, Address: n.Address, Removed: n.Removed, Pool: pool.Pool.Name, Note: n.Note, Labels: imageLabel(n), Leave: pool.leave(&n)}
 			if !d.podsInSubnet() {
 				entry.Pods = n.Pods
 			}

@@ -229,6 +229,12 @@ func (pool *poolDoc) leave(n *allotted) *controlplane.Leave {
 	if timeout == 0 {
 		timeout = pool.Pool.Upgrade.DrainTimeout()
 	}
-	return &controlplane.Leave{Drain: !w.NoDrain && !w.Quarantined, Out: true, Timeout: timeout, Since: w.Left, Force: w.Force,
+	return &controlplane.Leave{Drain: !w.NoDrain && !w.Quarantined, Out: true, Timeout: timeout, Since: w.Left, Force: w.Force, Quarantined: w.Quarantined,
 		Reason: w.Text, Reboot: w.Kind == rebootNode}
+}
+
+// imageLabel is the label of a node that follows its image; a kubelet writes it
+// with a new Node alone.
+func imageLabel(n allotted) map[string]string {
+	return map[string]string{"kubernetes.azure.com/node-image-version": cutLabel(imageVersion(n.Parts.Image))}
 }

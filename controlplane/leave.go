@@ -19,6 +19,8 @@ type Leave struct {
 	Force bool `json:"force,omitempty"`
 	// Reason is for people: "upgrade to 1.36.3". It stands in events and annotations.
 	Reason string `json:"reason,omitempty"`
+	// Quarantined labels the node as one that couldn't be drained for its upgrade.
+	Quarantined bool `json:"quarantined,omitempty"`
 	// Reboot marks the node with kured's annotations while it stands.
 	Reboot bool `json:"reboot,omitempty"`
 }

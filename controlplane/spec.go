@@ -120,6 +120,8 @@ type Node struct {
 	Pods    []netip.Prefix `json:"pods,omitempty"` // becomes spec.podCIDRs when kubenet
 	// Removed asks for the Node object to be deleted (its machine goes away).
 	Removed bool `json:"removed,omitempty"`
+	// Labels are kept on the Node, where its kubelet sets them only once.
+	Labels map[string]string `json:"labels,omitempty"`
 	// Leave asks for the node to be left by its pods; nil: it takes pods again,
 	// if it was us who kept them away.
 	Leave *Leave `json:"leave,omitempty"`

@@ -31,6 +31,9 @@ const (
 // What others look for.
 const (
 	excludeLabel         = corev1.LabelNodeExcludeBalancers
+	azureLabels          = "kubernetes.azure.com/"
+	statusLabel          = azureLabels + "upgrade-status"
+	quarantinedStatus    = "Quarantined"
 	kuredInProgress      = "weave.works/kured-reboot-in-progress"
 	kuredMostRecentNeed  = "weave.works/kured-most-recent-reboot-needed"
 	leavesAtOnce         = 16
@@ -90,7 +93,7 @@ func (s *session) keepLeave(ctx context.Context, name string) (time.Duration, er
 		s.leaves.forget(name)
 		return 0, nil
 	}
-	if want.Leave == nil && !marked(o.GetAnnotations()) {
+	if want.Leave == nil && !marked(o.GetAnnotations()) && len(missing(o.GetLabels(), want.Labels)) == 0 {
 		s.leaves.forget(name)
 		s.setLeft(name, controlplane.Left{})
 		return 0, nil
@@ -112,7 +115,7 @@ func (s *session) keepLeave(ctx context.Context, name string) (time.Duration, er
 	if err != nil {
 		return 0, fmt.Errorf("leave node %s: %w", name, err)
 	}
-	if err := mark(ctx, client, node, leave); err != nil {
+	if err := mark(ctx, client, node, leave, want.Labels); err != nil {
 		return 0, fmt.Errorf("leave node %s: %w", name, err)
 	}
 	if leave == nil {
@@ -131,10 +134,10 @@ func (s *session) keepLeave(ctx context.Context, name string) (time.Duration, er
 	return again, nil
 }
 
-// mark brings a node's marks, cordon, label and kured's annotations to what its
+// mark brings a node's marks, cordon, labels and kured's annotations to what its
 // Leave says, in one conditional write.
-func mark(ctx context.Context, client kubernetes.Interface, node *corev1.Node, leave *controlplane.Leave) error {
-	change := nodeChange(node, leave, time.Now())
+func mark(ctx context.Context, client kubernetes.Interface, node *corev1.Node, leave *controlplane.Leave, wanted map[string]string) error {
+	change := nodeChange(node, leave, wanted, time.Now())
 	if change == nil {
 		return nil
 	}
@@ -147,8 +150,8 @@ func mark(ctx context.Context, client kubernetes.Interface, node *corev1.Node, l
 }
 
 // nodeChange is the merge patch that mark writes; nil when there is nothing to write.
-func nodeChange(node *corev1.Node, leave *controlplane.Leave, now time.Time) map[string]any {
-	annotations, labels, spec := map[string]any{}, map[string]any{}, map[string]any{}
+func nodeChange(node *corev1.Node, leave *controlplane.Leave, wanted map[string]string, now time.Time) map[string]any {
+	annotations, labels, spec := map[string]any{}, missing(node.Labels, wanted), map[string]any{}
 	has := func(name string) bool { _, is := node.Annotations[name]; return is }
 	switch {
 	case leave != nil && !node.Spec.Unschedulable:
@@ -166,6 +169,12 @@ func nodeChange(node *corev1.Node, leave *controlplane.Leave, now time.Time) map
 	case !out && has(outMark):
 		labels[excludeLabel] = nil
 		annotations[outMark] = nil
+	}
+	switch quarantined, is := leave != nil && leave.Quarantined, node.Labels[statusLabel] == quarantinedStatus; {
+	case quarantined && !is:
+		labels[statusLabel] = quarantinedStatus
+	case !quarantined && is:
+		labels[statusLabel] = nil
 	}
 	switch reboot := leave != nil && leave.Reboot; {
 	case reboot && !has(rebootMark):
@@ -185,6 +194,17 @@ func nodeChange(node *corev1.Node, leave *controlplane.Leave, now time.Time) map
 		change["spec"] = spec
 	}
 	return change
+}
+
+// missing are the labels that a node should have and has not.
+func missing(labels, wanted map[string]string) map[string]any {
+	lacks := map[string]any{}
+	for name, value := range wanted {
+		if labels[name] != value {
+			lacks[name] = value
+		}
+	}
+	return lacks
 }
 
 func reasonOf(leave *controlplane.Leave) string {

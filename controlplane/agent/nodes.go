@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -35,7 +36,7 @@ func (s *session) nodeSeen(o *unstructured.Unstructured) {
 	if !known || n != nil && (n.Removed || cidr == "") {
 		s.queue.Add(keyNode + o.GetName())
 	}
-	if !known || n != nil && (n.Leave != nil && !status.Cordoned || n.Leave == nil && marked(o.GetAnnotations())) {
+	if !known || n != nil && (n.Leave != nil && !status.Cordoned || n.Leave == nil && marked(o.GetAnnotations()) || len(missing(o.GetLabels(), n.Labels)) > 0) {
 		s.leaves.queue.Add(o.GetName())
 	}
 }
@@ -65,6 +66,13 @@ func slim(o *unstructured.Unstructured) *unstructured.Unstructured {
 	if marked(o.GetAnnotations()) {
 		kept.SetAnnotations(map[string]string{cordonMark: "", outMark: "", rebootMark: ""})
 	}
+	labels := map[string]string{}
+	for name, value := range o.GetLabels() {
+		if strings.HasPrefix(name, azureLabels) { // those that we may have to renew
+			labels[name] = value
+		}
+	}
+	kept.SetLabels(labels)
 	if cidr, ok, _ := unstructured.NestedString(o.Object, "spec", "podCIDR"); ok {
 		_ = unstructured.SetNestedField(kept.Object, cidr, "spec", "podCIDR") // the path is a map: it can't fail
 	}

@@ -56,7 +56,7 @@ func TestWhatIsWrittenOnANode(t *testing.T) {
 	now := time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
 	leave := &controlplane.Leave{Out: true, Reboot: true, Reason: "security updates"}
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", ResourceVersion: "7"}}
-	change := nodeChange(node, leave, now)
+	change := nodeChange(node, leave, nil, now)
 	meta := change["metadata"].(map[string]any)
 	annotations := meta["annotations"].(map[string]any)
 	if meta["resourceVersion"] != "7" || annotations[cordonMark] != "security updates" || annotations[kuredInProgress] != "2026-03-02T12:00:00Z" ||
@@ -66,20 +66,20 @@ func TestWhatIsWrittenOnANode(t *testing.T) {
 	// As written, nothing more is to be done, and all of it is to be undone.
 	node.Spec.Unschedulable, node.Labels = true, map[string]string{excludeLabel: "true"}
 	node.Annotations = map[string]string{cordonMark: "x", outMark: "true", rebootMark: "true", kuredInProgress: "t", kuredMostRecentNeed: "t"}
-	if change = nodeChange(node, leave, now); change != nil {
+	if change = nodeChange(node, leave, nil, now); change != nil {
 		t.Errorf("again: %+v", change)
 	}
-	annotations = nodeChange(node, nil, now)["metadata"].(map[string]any)["annotations"].(map[string]any)
+	annotations = nodeChange(node, nil, nil, now)["metadata"].(map[string]any)["annotations"].(map[string]any)
 	if _, undone := annotations[kuredMostRecentNeed]; undone || len(annotations) != 4 {
 		t.Errorf("undone: %+v", annotations)
 	}
 	// What isn't ours is left alone; a kured of the user's own too.
 	theirs := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", Labels: map[string]string{excludeLabel: "yes"}, Annotations: map[string]string{kuredInProgress: "t"}},
 		Spec: corev1.NodeSpec{Unschedulable: true}}
-	if change = nodeChange(theirs, nil, now); change != nil {
+	if change = nodeChange(theirs, nil, nil, now); change != nil {
 		t.Errorf("theirs: %+v", change)
 	}
-	if change = nodeChange(theirs, &controlplane.Leave{Out: true}, now); change != nil {
+	if change = nodeChange(theirs, &controlplane.Leave{Out: true}, nil, now); change != nil {
 		t.Errorf("theirs, while it is left: %+v", change)
 	}
 }
@@ -94,5 +94,27 @@ func TestWhatHoldsAPod(t *testing.T) {
 	pod.DeletionTimestamp = &soon
 	if text := lasting(pod); text != "" || lingers(pod) {
 		t.Error(text)
+	}
+}
+
+// Labels that a kubelet doesn't renew, and that of a node that couldn't be drained.
+func TestLabelsOfNodes(t *testing.T) {
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a", Labels: map[string]string{"image": "1", "mine": "x"}}}
+	wanted := map[string]string{"image": "2"}
+	labels := func(change map[string]any) map[string]any {
+		return change["metadata"].(map[string]any)["labels"].(map[string]any)
+	}
+	got := labels(nodeChange(node, &controlplane.Leave{Quarantined: true}, wanted, time.Now()))
+	if got["image"] != "2" || got[statusLabel] != quarantinedStatus || len(got) != 2 {
+		t.Errorf("labels %v", got)
+	}
+	node.Labels = map[string]string{"image": "2", statusLabel: quarantinedStatus}
+	got = labels(nodeChange(node, nil, wanted, time.Now()))
+	if gone, there := got[statusLabel]; !there || gone != nil || len(got) != 1 {
+		t.Errorf("labels %v", got)
+	}
+	delete(node.Labels, statusLabel)
+	if change := nodeChange(node, nil, wanted, time.Now()); change != nil {
+		t.Errorf("nothing is to be changed, and %v is", change)
 	}
 }
