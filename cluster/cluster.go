@@ -94,6 +94,7 @@ type Config struct {
 
 	Addons     controlplane.Addons
 	Registry   string // host name of the instance's registry
+	Mirror     string // URL of the instance's mirror of Debian's packages; may be empty
 	InstanceCA []byte // PEM, what signs for the registry
 	PauseImage string
 
@@ -169,6 +170,8 @@ type clusterState struct {
 	Authority int64 `json:"authority,omitempty"`
 	// Patch is the last night's order to install security updates; zero: none yet.
 	Patch patchNight `json:"patch,omitzero"`
+	// Look is the last token with which the nodes were asked what updates there are.
+	Look string `json:"look,omitempty"`
 	// Reboots is what the reboot coordinator remembers, while there is anything.
 	Reboots *rebooting `json:"reboots,omitempty"`
 	// Maintained is what was begun in maintenance windows, the newest last.

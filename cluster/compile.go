@@ -105,7 +105,7 @@ func (p *Provider) nodeConfig(w *whole, pool *poolDoc, n allotted, size machine.
 		// Others in the network know such pods by their own addresses.
 		inside, pods.Plugin, pods.VNet = subnet.Prefix, azureCNI, subnet.Prefixes
 	}
-	return node.Config{
+	config := node.Config{
 		Hostname: n.Name, Address: n.Address, KubernetesVersion: n.Version.String(),
 		Server: fmt.Sprintf("https://%s", netip.AddrPortFrom(w.state.Server, apiServerPort)), CA: credentials.CA, Authority: keys.nodeAuthority(n),
 		BootstrapToken: keys.BootstrapTokenID + "." + keys.BootstrapTokenCode,
@@ -117,6 +117,8 @@ func (p *Provider) nodeConfig(w *whole, pool *poolDoc, n allotted, size machine.
 		Registry: p.Registry, InstanceCA: p.InstanceCA, PauseImage: p.PauseImage,
 		AuthorizedKeys: d.Keys, AdminUser: d.Admin,
 	}
+	w.orders(&config, p.Mirror)
+	return config
 }
 
 // nodeLabels are the pool's own and those that AKS gives every node, as far as

@@ -32,6 +32,7 @@ func (p *Provider) maintenanceTypes(versions []resource.APIVersion) []arm.Type {
 			Put:      p.putMaintenance, View: viewMaintenance,
 		},
 		{Name: "managedClusters/maintenancePlans", Versions: versions, List: p.maintenancePlans},
+		{Name: "managedClusters/" + pendingType, Versions: versions, List: p.pendingReboots},
 	}
 }
 

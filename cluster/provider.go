@@ -53,7 +53,7 @@ func (p *Provider) ARM() arm.Provider {
 		},
 		{Name: "locations/orchestrators", Scope: arm.InSubscription, Versions: orchestratorVersions(), List: p.orchestrators},
 		{Name: "locations/kubernetesVersions", Scope: arm.InSubscription, Versions: versions, List: p.kubernetesVersions},
-	}, p.maintenanceTypes(versions)...)}
+	}, append(p.maintenanceTypes(versions), p.patchTypes(versions)...)...)}
 }
 
 func (p *Provider) clusterActions() map[string]arm.Hook {
@@ -68,6 +68,8 @@ func (p *Provider) clusterActions() map[string]arm.Hook {
 		"resetServicePrincipalProfile":        p.resetServicePrincipal,
 		"resetAADProfile":                     p.resetDirectory,
 		"abort":                               p.abortCluster,
+		"patchNodes":                          p.patchNodes,
+		"lookForPatches":                      p.lookForPatches,
 	}
 	for _, name := range []string{
 		"runCommand",

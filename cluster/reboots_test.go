@@ -10,10 +10,13 @@ import (
 	"testing"
 	"time"
 
+	"bastide.dev/arm"
 	"bastide.dev/controlplane"
+	"bastide.dev/fault"
 	"bastide.dev/machine"
 	"bastide.dev/node"
 	"bastide.dev/reboots"
+	"bastide.dev/resource"
 )
 
 // patched is a fleet whose nodes need reboots, with a control plane that looks
@@ -156,6 +159,45 @@ func TestAFailedDrainStopsNobody(t *testing.T) {
 		t.Errorf("not tried again: %s", p.works())
 	}
 	p.rest(2, "")
+}
+
+// What people are told is what is decided.
+func TestWhatPeopleAreTold(t *testing.T) {
+	p := newPatched(t, 2)
+	told := func() map[string]pendingReboot {
+		answer, err := p.p.pendingReboots(t.Context(), &arm.Request{ID: resource.MustParseID(testCluster)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := map[string]pendingReboot{}
+		for _, value := range answer.(object)["value"].([]any) {
+			entry := value.(object)["properties"].(pendingReboot)
+			all[entry.Node] = entry
+		}
+		return all
+	}
+	if all := told(); len(all) != 0 {
+		t.Errorf("nothing is needed: %+v", all)
+	}
+	names := p.names(t)
+	slices.Sort(names)
+	p.needs[names[0]], p.needs[names[1]] = 1, 1
+	p.blocked[names[1]] = []string{"pod default/db is there"}
+	p.host.Drain = func(n controlplane.Node) controlplane.Left {
+		return controlplane.Left{Since: n.Leave.Since, Phase: controlplane.Leaving, Pods: 1}
+	}
+	p.run(30)
+	all := told()
+	if first := all[names[0]]; first.State != "Rebooting" || first.Why != string(workLeaves) || !strings.Contains(first.For, "openssl") {
+		t.Errorf("%+v", first)
+	}
+	if second := all[names[1]]; second.State != "Waiting" || !strings.Contains(second.Why, "default/db") || second.Since == nil {
+		t.Errorf("%+v", second)
+	}
+	_, err := p.p.pendingReboots(t.Context(), &arm.Request{ID: resource.MustParseID(testCluster + "x")})
+	if !fault.Is(err, fault.NotFound) {
+		t.Error(err)
+	}
 }
 
 func TestHostileGuests(t *testing.T) {

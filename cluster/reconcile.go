@@ -204,6 +204,11 @@ func (r *runner) plan(ctx context.Context, w *whole, h *hosted) ([]store.Change,
 	if err != nil {
 		return nil, err
 	}
+	recorded, err := r.recordPatches(ctx, w, h)
+	if err != nil {
+		return nil, err
+	}
+	documents = append(documents, recorded...)
 	access, err := r.ensureAccess(ctx, w)
 	if err != nil {
 		return nil, err

@@ -111,6 +111,7 @@ func (r *runner) removed(ctx context.Context, w *whole) error {
 		{Key: signersKey(w.state.UID), Revision: store.Any},
 		{Key: oidc.StoreKey(r.Tenant, w.state.UID), Revision: store.Any},
 		{Key: guardKey(w.state.UID), Revision: store.Any},
+		{Key: patchesKey(w.state.UID), Revision: store.Any},
 		{Key: arm.DocumentKey(w.group()), Revision: store.Any},
 	}
 	if err := r.ops.Finish(ctx, w.doc.Operation, arm.Ending{}, changes...); err != nil {

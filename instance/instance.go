@@ -49,6 +49,11 @@ type Settings struct {
 	Location   string       `json:"location"`
 	// RegistryClosed lets nobody pull from the registry without a role.
 	RegistryClosed bool `json:"registryClosed,omitempty"`
+	// Mirror is the archive of Debian's packages that nodes get updates from, by
+	// way of the front door: a URL, or a directory's path. Empty: Debian's own.
+	Mirror string `json:"mirror,omitempty"`
+	// NodeImage is what new nodes are made of instead of the latest image.
+	NodeImage string `json:"nodeImage,omitempty"`
 }
 
 // Instance is an instance's settings and its slot on this machine.
@@ -165,7 +170,7 @@ func (i *Instance) URL(service string) string { return "https://" + i.Host(servi
 
 // Services are the names under the instance's domain that the front door answers to.
 func Services() []string {
-	return []string{"management", "login", "graph", "registry", "oidc", "guard"}
+	return []string{"management", "login", "graph", "registry", "oidc", "guard", "packages"}
 }
 
 // The uids of the instance: the first range of its part is the service's and

@@ -89,7 +89,7 @@ func printJSON(cmd *cobra.Command, v any) error {
 }
 
 func newImage(g *global) *cobra.Command {
-	var cacheDir string
+	var cacheDir, suites string
 	var fresh bool
 	cmd := &cobra.Command{Use: "image", Short: "Node images, and images for pods"}
 	cmd.PersistentFlags().StringVar(&cacheDir, "cache-dir", instance.DefaultCache, "`directory` of bundles and node images")
@@ -103,7 +103,7 @@ func newImage(g *global) *cobra.Command {
 			if err := mustBeRoot("bastide image build"); err != nil {
 				return err
 			}
-			image, err := nodeimage.Build(cmd.Context(), nodeimage.Config{Cache: cacheDir, Fresh: fresh, Progress: newProgress(cmd.OutOrStdout()).event})
+			image, err := nodeimage.Build(cmd.Context(), nodeimage.Config{Cache: cacheDir, Fresh: fresh, Variant: suites, Progress: newProgress(cmd.OutOrStdout()).event})
 			if err != nil {
 				return err
 			}
@@ -112,6 +112,7 @@ func newImage(g *global) *cobra.Command {
 		},
 	}
 	build.Flags().BoolVar(&fresh, "fresh", false, "take today's Debian packages, patches included, even if the recipe is unchanged")
+	build.Flags().StringVar(&suites, "suites", "", "`main`: an image of the release alone, without its updates, to try patching with; it is never the latest")
 	load := &cobra.Command{
 		Use: "load FILE [NAME[:TAG]]", Short: "Put a pod image (docker archive or OCI layout) into the instance's registry",
 		Example: "  docker save myapp:1 | bastide image load /dev/stdin myapp:1\n  bastide image load layout/ team/app:2",

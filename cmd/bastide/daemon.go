@@ -100,7 +100,7 @@ func renew(ctx context.Context, keys keyring, log *slog.Logger) {
 func serviceRunDir(in *instance.Instance) string { return filepath.Join(in.RunDir(), "service") }
 
 func serviceProcesses(in *instance.Instance, keys keyring) ([]supervise.Process, error) {
-	for dir, uid := range map[string]uint32{in.Dir("logs"): 0, in.Dir("etcd"): in.EtcdUID(), in.Dir("registry"): in.ServeUID()} {
+	for dir, uid := range map[string]uint32{in.Dir("logs"): 0, in.Dir("etcd"): in.EtcdUID(), in.Dir("registry"): in.ServeUID(), in.Dir("packages"): in.ServeUID()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("daemon: %w", err)
 		}

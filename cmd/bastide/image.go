@@ -61,6 +61,11 @@ func listImages(cmd *cobra.Command, g *global, cacheDir string) error {
 	if err != nil {
 		return err
 	}
+	unpatched, err := nodeimage.ListVariant(cacheDir, nodeimage.Unpatched)
+	if err != nil {
+		return err
+	}
+	images = append(images, unpatched...)
 	var repositories []registry.Repository
 	if target, err := registryTarget(g); err == nil {
 		if repositories, err = registry.List(cmd.Context(), target); err != nil {

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ import (
 	"bastide.dev/identity/signin"
 	"bastide.dev/instance"
 	"bastide.dev/managedidentity"
+	"bastide.dev/mirror"
 	"bastide.dev/network"
 	"bastide.dev/nodeimage"
 	"bastide.dev/oidc"
@@ -83,6 +85,7 @@ type service struct {
 	managed   *managedidentity.Provider
 	front     *arm.Handler
 	registry  *registry.Registry
+	packages  *mirror.Mirror
 }
 
 func endpoints(in *instance.Instance) identity.Endpoints {
@@ -150,6 +153,9 @@ func (s *service) wire(keys keyring, log *slog.Logger) (err error) {
 	if s.registry, err = newRegistry(s, log); err != nil {
 		return fmt.Errorf("registry: %w", err)
 	}
+	if s.packages, err = newPackages(s, log); err != nil {
+		return fmt.Errorf("packages: %w", err)
+	}
 	return nil
 }
 
@@ -175,6 +181,7 @@ func (s *service) frontDoor() http.Handler {
 		s.in.Host("registry"):   s.registry,
 		s.in.Host("oidc"):       s.issuers,
 		s.in.Host("guard"):      s.guard,
+		s.in.Host("packages"):   s.packages,
 	})
 }
 
@@ -185,7 +192,7 @@ func newClusters(s *service, keys keyring, log *slog.Logger) (*cluster.Provider,
 		return nil, err
 	}
 	return cluster.New(cluster.Config{
-		Store: s.store, Catalogue: &catalogue{in.CacheDir}, Directory: clusterDirectory{s.directory, s.roles}, Network: clusterNetwork{s.networks}, Log: log,
+		Store: s.store, Catalogue: &catalogue{cacheDir: in.CacheDir, image: in.NodeImage}, Directory: clusterDirectory{s.directory, s.roles}, Network: clusterNetwork{s.networks}, Log: log,
 		CheckSecret: func(ctx context.Context, clientID, secret string) error {
 			_, _, err := s.directory.CheckSecret(ctx, clientID, secret, "")
 			return err
@@ -194,7 +201,7 @@ func newClusters(s *service, keys keyring, log *slog.Logger) (*cluster.Provider,
 		Host: hostName, Location: in.Location, Domain: in.Domain, Tenant: in.Tenant,
 		ResourceManager: in.URL("management"), Login: in.URL("login"), Guard: in.URL("guard"), Cloud: bundle.CloudControllerVersion,
 		Addons:   controlplane.Addons{CoreDNS: nodeimage.CoreDNSImage, MetricsServer: nodeimage.MetricsServerImage},
-		Registry: in.Host("registry"), InstanceCA: ca, PauseImage: nodeimage.PauseImage,
+		Registry: in.Host("registry"), Mirror: in.URL("packages"), InstanceCA: ca, PauseImage: nodeimage.PauseImage,
 	})
 }
 
@@ -210,14 +217,14 @@ func newNetworks(s *service, log *slog.Logger) (*network.Provider, error) {
 
 func newMachines(s *service, log *slog.Logger) (*compute.Provider, error) {
 	in := s.in
-	return compute.New(compute.Config{Store: s.store, Catalogue: &catalogue{in.CacheDir}, Network: computeNetwork{s.networks},
+	return compute.New(compute.Config{Store: s.store, Catalogue: &catalogue{cacheDir: in.CacheDir, image: in.NodeImage}, Network: computeNetwork{s.networks},
 		Directory: s.directory, Authorizer: armAccess{s.roles}, Tenant: in.Tenant, Login: in.URL("login"),
 		Log: log, Host: hostName, Location: in.Location})
 }
 
 // catalogue is what stands in the cache, asked anew each time: a bundle that was
 // built meanwhile is there without a restart.
-type catalogue struct{ cacheDir string }
+type catalogue struct{ cacheDir, image string }
 
 func (c *catalogue) Kubernetes() []string {
 	all, err := bundle.List(c.cacheDir)
@@ -234,7 +241,7 @@ func (c *catalogue) Kubernetes() []string {
 }
 
 func (c *catalogue) Parts(version string) (cluster.Parts, error) {
-	image, err := nodeimage.Open(c.cacheDir, nodeimage.Latest)
+	image, err := nodeimage.Open(c.cacheDir, cmp.Or(c.image, nodeimage.Latest))
 	if err != nil {
 		return cluster.Parts{}, err
 	}
@@ -245,7 +252,7 @@ func (c *catalogue) Parts(version string) (cluster.Parts, error) {
 // Machine is what a virtual machine is made of: the node image, and kubectl of
 // the newest release.
 func (c *catalogue) Machine() (string, []string, error) {
-	image, err := nodeimage.Open(c.cacheDir, nodeimage.Latest)
+	image, err := nodeimage.Open(c.cacheDir, cmp.Or(c.image, nodeimage.Latest))
 	if err != nil {
 		return "", nil, err
 	}

@@ -24,11 +24,13 @@ import (
 	"bastide.dev/fault"
 	"bastide.dev/identity"
 	"bastide.dev/instance"
+	"bastide.dev/mirror"
 	"bastide.dev/nodeimage"
 )
 
 type upOptions struct {
 	domain, pool, location, cacheDir string
+	mirror, nodeImage                string
 	demo, anonymousPull              bool
 	pullChosen                       bool // anonymousPull was said
 }
@@ -57,6 +59,8 @@ password is shown once. It is safe to repeat.`,
 	flags.StringVar(&o.pool, "public-pool", "", "`network` of the instance's public addresses (default: a part of 192.88.99.0/24)")
 	flags.StringVar(&o.location, "location", "", "Azure `region` that the instance is (default eastus)")
 	flags.StringVar(&o.cacheDir, "cache-dir", "", "`directory` of bundles and node images (default /var/cache/bastide)")
+	flags.StringVar(&o.mirror, "mirror", "", "`archive` that nodes get Debian's updates from: a URL, or a directory with debian and debian-security (default "+nodeimage.DefaultMirror+")")
+	flags.StringVar(&o.nodeImage, "node-image", "", "`version` of the image that new nodes are made of; \"latest\" is the newest, and the default")
 	flags.BoolVar(&o.anonymousPull, "registry-anonymous-pull", true, "whether anybody may pull from the instance's registry; else who has a role such as AcrPull")
 	flags.BoolVar(&o.demo, "demo", false, "also make the cluster `demo` with two nodes and a web app, and show it answering")
 	return cmd
@@ -137,8 +141,11 @@ func prepare(g *global, o *upOptions) (*instance.Instance, error) {
 	}
 	in, err := g.load()
 	if err == nil {
-		if o.pullChosen && in.RegistryClosed == o.anonymousPull {
+		before := *in
+		if o.pullChosen {
 			in.RegistryClosed = !o.anonymousPull
+		}
+		if err = choose(in, o); err == nil && *in != before {
 			err = in.Save() // in force when the service starts again
 		}
 		return in, errors.Join(sameSettings(in.Settings, asked), err)
@@ -150,7 +157,31 @@ func prepare(g *global, o *upOptions) (*instance.Instance, error) {
 		return nil, err
 	}
 	in.Tenant, in.Subscription, in.RegistryClosed = uuid.NewString(), uuid.NewString(), !o.anonymousPull
+	if err := choose(in, o); err != nil {
+		return nil, err
+	}
 	return in, in.Save()
+}
+
+// choose takes on what a later up may choose otherwise.
+func choose(in *instance.Instance, o *upOptions) error {
+	if o.mirror != "" {
+		if err := mirror.CheckUpstream(o.mirror); err != nil {
+			return err
+		}
+		in.Mirror = o.mirror
+	}
+	switch o.nodeImage {
+	case "":
+	case nodeimage.Latest:
+		in.NodeImage = ""
+	default:
+		if _, err := nodeimage.Open(in.CacheDir, o.nodeImage); err != nil {
+			return err
+		}
+		in.NodeImage = o.nodeImage
+	}
+	return nil
 }
 
 func sameSettings(kept, asked instance.Settings) error {
@@ -275,7 +306,7 @@ func describe(in *instance.Instance, first identity.Bootstrapped) (client.Instan
 // linkTools makes kubectl of the newest release that is built reachable by PATH,
 // and kubelogin where it is built.
 func linkTools(in *instance.Instance) error {
-	version, err := (&catalogue{in.CacheDir}).newest()
+	version, err := (&catalogue{cacheDir: in.CacheDir, image: in.NodeImage}).newest()
 	if err != nil {
 		return err
 	}

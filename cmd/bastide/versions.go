@@ -18,7 +18,7 @@ func newVersions(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "versions", Short: "List the Kubernetes releases that clusters can have, and how long they are supported", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			versions, err := cluster.NewVersions((&catalogue{cacheDir}).Kubernetes())
+			versions, err := cluster.NewVersions((&catalogue{cacheDir: cacheDir}).Kubernetes())
 			if err != nil {
 				return err
 			}

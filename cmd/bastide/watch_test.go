@@ -100,7 +100,7 @@ func TestWatchEndsOnWhatTimeDoesNotMend(t *testing.T) {
 // A bundle that is put into the cache while the service runs is a release that
 // clusters can have, and one that is damaged hides none of the others.
 func TestCatalogueSeesNewBundles(t *testing.T) {
-	c := &catalogue{t.TempDir()}
+	c := &catalogue{cacheDir: t.TempDir()}
 	bundle := func(version, manifest string) {
 		t.Helper()
 		dir := filepath.Join(c.cacheDir, "bundles", "kubernetes@"+version)

@@ -65,13 +65,16 @@ func (p *patcher) wait() {
 }
 
 func (p *patcher) run(ctx context.Context) {
-	state := p.load()
+	state, fresh := p.load()
 	p.tell(state)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case wish := <-p.wishes:
+			if fresh { // the question was others': a node that boots has better to do
+				state.Look, fresh = wish.Look, false
+			}
 			switch {
 			case wish.Patch != nil && wish.Patch.Token != "" && !state.finished(wish.Patch.Token):
 				state = p.patch(ctx, *wish.Patch, state)
@@ -94,8 +97,8 @@ func (s patchState) finished(token string) bool {
 	return s.Patch != nil && s.Patch.Token == token && !s.Patch.Ended.IsZero()
 }
 
-func (p *patcher) load() patchState {
-	var state patchState
+// load is fresh on a disk on which nothing was asked for yet.
+func (p *patcher) load() (state patchState, fresh bool) {
 	data, err := os.ReadFile(patchStatePath)
 	if err == nil {
 		err = json.Unmarshal(data, &state)
@@ -103,7 +106,7 @@ func (p *patcher) load() patchState {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		p.log.Warn("what was patched before isn't known", "error", err)
 	}
-	return state
+	return state, err != nil
 }
 
 func (p *patcher) keep(state patchState) {
