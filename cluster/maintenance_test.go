@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"bastide.dev/arm"
+	"bastide.dev/controlplane"
 	"bastide.dev/fault"
 	"bastide.dev/maintenance"
 	"bastide.dev/resource"
@@ -418,4 +419,34 @@ func TestTimersKeepTheNights(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What AKS would refuse of a user is refused of a channel: said once a window,
+// shown in the plan, and tried again in the next.
+func TestRefusedUpgrades(t *testing.T) {
+	c := newCalm(t, `{"upgradeChannel":"rapid"}`, "2027-03-01 12:00")
+	c.configure(maintenance.Cluster, `{"properties":{"maintenanceWindow":{"durationHours":4,"startTime":"02:00","startDate":"2027-01-01","schedule":{"weekly":{"intervalWeeks":1,"dayOfWeek":"Sunday"}}}}}`)
+	c.shelf.kubernetes = []string{"1.35.4", "1.36.3"}
+	last := time.Date(2027, 3, 7, 2, 0, 0, 0, time.UTC)
+	c.host.Told = func(s *controlplane.Status) {
+		s.Deprecated = []controlplane.DeprecatedUse{{Group: "example.org", Version: "v1beta1", Resource: "things", Removed: "1.36", Last: last}}
+	}
+	c.must("POST", testCluster+"/stop", "", resource.Succeeded)
+	c.must("POST", testCluster+"/start", "", resource.Succeeded) // the host reports anew
+	c.set("2027-03-07 02:10")
+	r := newRunner(c.p)
+	for range 3 {
+		c.look(r)
+	}
+	if len(c.begun) != 1 || !strings.Contains(c.begun[0], "example.org") || c.whole().state.Desired.Version != version(t, "1.35.4") {
+		t.Fatalf("begun %v", c.begun)
+	}
+	if plan := c.foretold("3"); !strings.HasPrefix(plan[len(plan)-1].Text, "refused in this window: upgrade from 1.35.4 to 1.36.3: ") {
+		t.Errorf("the plan says %+v", plan)
+	}
+	c.set("2027-03-14 02:10") // nothing of the kind was used for a week
+	c.look(r)
+	if len(c.begun) != 2 || !strings.HasSuffix(c.begun[1], "upgrade from 1.35.4 to 1.36.3") {
+		t.Errorf("begun %v", c.begun)
+	}
 }
