@@ -125,7 +125,7 @@ func TestBadClusters(t *testing.T) {
 		{"pool.osSKU", "AzureLinux", "PropertyNotSupported", pool + "osSKU", "Debian"},
 		{"pool.orchestratorVersion", "1.36.3", "NodePoolMcVersionIncompatible", pool + "orchestratorVersion", "newer"},
 		{"pool.orchestratorVersion", "1.2.3", "AgentPoolK8sVersionNotSupported", pool + "orchestratorVersion", "1.35.4"},
-		{"pool.enableAutoScaling", true, "PropertyNotSupported", pool + "enableAutoScaling", "count"},
+		{"pool.minCount", 1, "InvalidParameter", pool + "minCount", "only with enableAutoScaling"},
 		{"pool.enableFIPS", true, "PropertyNotSupported", pool + "enableFIPS", ""},
 		{"pool.availabilityZones", []any{"1"}, "PropertyNotSupported", pool + "availabilityZones[0]", "zone"},
 		{"pool.osDiskSizeGB", 64, "PropertyNotSupported", pool + "osDiskSizeGB", "disk"},
