@@ -196,7 +196,7 @@ func (b *builder) publish(m Manifest, tmp string) (*Image, error) {
 	if err := os.WriteFile(filepath.Join(tmp, manifestFile), append(data, '\n'), 0o644); err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(tmp, 0o755); err != nil {
+	if err := errors.Join(os.Chmod(tmp, 0o755), os.Chmod(filepath.Join(tmp, manifestFile), 0o644)); err != nil { // whatever the umask
 		return nil, err
 	}
 	if err := os.Rename(tmp, filepath.Join(imagesDir(b.Cache), m.Version)); err != nil {

@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -210,4 +211,18 @@ func notNil(value []byte) []byte {
 		return []byte{}
 	}
 	return value
+}
+
+// Snapshot writes a copy of the whole etcd, in the form that etcdutl restores:
+// the database, and its checksum behind it.
+func (s *Store) Snapshot(ctx context.Context, to io.Writer) (err error) {
+	from, err := s.client.SnapshotWithVersion(ctx)
+	if err != nil {
+		return fmt.Errorf("etcd: snapshot: %w", err)
+	}
+	defer func() { err = errors.Join(err, from.Snapshot.Close()) }()
+	if _, err := io.Copy(to, from.Snapshot); err != nil {
+		return fmt.Errorf("etcd: snapshot: %w", err)
+	}
+	return nil
 }
