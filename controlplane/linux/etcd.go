@@ -39,10 +39,14 @@ func (p *Plane) etcdClient(spec controlplane.Spec) (*clientv3.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	trust, err := pki.Pool(spec.Keys.Trust().Etcd)
+	if err != nil {
+		return nil, err
+	}
 	dial := Dialer(p.Netns(spec.Namespace))
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: []string{controlplane.EtcdURL},
-		TLS:       &tls.Config{RootCAs: ca.Pool(), Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12},
+		TLS:       &tls.Config{RootCAs: trust, Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12},
 		Logger:    zap.NewNop(), // what goes wrong comes back as an error
 		DialOptions: []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
 			return dial(ctx, "tcp", address)
@@ -150,6 +154,11 @@ func (p *Plane) launchEtcd(ctx context.Context, in *instance, a *attempt, proces
 	now = now.launched(now.Launched)
 	now.Launched[controlplane.Etcd] = process
 	if err := p.writeRunning(in.id, now); err != nil {
+		return err
+	}
+	// Asked to end, etcd waits seconds for watches that go on. Nothing is under way,
+	// and what it acknowledged is on disk: it is made for ending like this.
+	if err := p.end(ctx, in.id, p.supervisor.Kill, controlplane.Etcd); err != nil {
 		return err
 	}
 	return p.supervisor.Set(process)

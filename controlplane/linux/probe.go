@@ -45,7 +45,7 @@ func dialSlot(spec controlplane.Spec, netns string, slot controlplane.Slot) (*sl
 	}
 	dialer := connrotation.NewDialer(Dialer(netns))
 	config := &rest.Config{Host: "https://127.0.0.1:" + strconv.Itoa(int(slot.Port())), QPS: -1, UserAgent: probeUser, Dial: dialer.DialContext, WarningHandler: rest.NoWarnings{},
-		TLSClientConfig: rest.TLSClientConfig{CAData: ca.Certificate(), CertData: leaf.Certificate, KeyData: leaf.Key},
+		TLSClientConfig: rest.TLSClientConfig{CAData: spec.Keys.Trust().CA, CertData: leaf.Certificate, KeyData: leaf.Key},
 		ContentConfig:   rest.ContentConfig{NegotiatedSerializer: serializer.NewCodecFactory(runtime.NewScheme()).WithoutConversion()}}
 	client, err := rest.HTTPClientFor(config)
 	if err != nil {
