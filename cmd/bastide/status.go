@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"text/tabwriter"
@@ -103,8 +104,8 @@ func readProgress(ctx context.Context, in *instance.Instance) ([]cluster.Progres
 	if err != nil {
 		return []cluster.Progress{}, err
 	}
-	defer s.Close()
-	return cluster.ReadProgress(ctx, s)
+	progress, err := cluster.ReadProgress(ctx, s)
+	return progress, errors.Join(err, s.Close())
 }
 
 // readClusters lists the clusters and, when any acts as one, the applications.

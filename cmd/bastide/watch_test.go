@@ -56,7 +56,9 @@ func TestWatchTellsEachChangeOnce(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var lines []string
 		ended := make(chan error, 1)
-		go func() { ended <- watchProgress(ctx, s, func(w watched) { lines = append(lines, w.line()[len("15:04:05  "):]) }) }()
+		go func() {
+			ended <- watchProgress(ctx, s, func(w watched) { lines = append(lines, w.line()[len("15:04:05  "):]) })
+		}()
 		rest := func() { time.Sleep(3 * lookEvery); synctest.Wait() }
 		rest()
 		put(t, s, "progress/x", []cluster.Progress{p})
