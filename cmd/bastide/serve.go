@@ -67,11 +67,15 @@ func runServe(ctx context.Context, in *instance.Instance) error {
 	if err != nil {
 		return err
 	}
+	reporting, err := withMetrics(host.NewServer(service.store, log), service.store, in, log)
+	if err != nil {
+		return err
+	}
 	group := &reconcile.Group{}
 	service.addTo(group)
 	group.Add("front door", func(ctx context.Context) error { return serveTLS(ctx, front, service.frontDoor(), frontTLS, log) })
 	group.Add("host API", func(ctx context.Context) error {
-		return serveTLS(ctx, hosts, host.NewServer(service.store, log), hostsTLS, log)
+		return serveTLS(ctx, hosts, reporting, hostsTLS, log)
 	})
 	log.Info("serving", "frontDoor", in.URL("management"), "hosts", in.HostAPI())
 	return group.Run(ctx)
