@@ -195,8 +195,19 @@ func (w *whole) instanceDoc(pool *poolDoc, n allotted, prefix string, tags map[s
 			"id": id.Child("networkInterfaces", prefix).String(), "properties": object{"primary": true}}}},
 		"networkProfileConfiguration": w.interfaces(pool, prefix),
 	}
-	return azureDoc{id: id, tags: tags, state: state, body: object{"instanceId": strconv.FormatInt(n.Number, 10),
+	doc := azureDoc{id: id, tags: tags, state: state, body: object{"instanceId": strconv.FormatInt(n.Number, 10),
 		"sku": object{"name": pool.Pool.Size, "tier": "Standard"}, "properties": properties}}
+	if n.Images > 0 { // made anew, maybe of another image
+		const path = "properties.storageProfile.imageReference.exactVersion"
+		doc.merge = func(body object) bool {
+			if get(body, path) == n.Parts.Image {
+				return false
+			}
+			set(body, path, n.Parts.Image)
+			return true
+		}
+	}
+	return doc
 }
 
 // interfaces is the one interface of a pool's machines. In the cluster's own

@@ -28,13 +28,14 @@ type runner struct {
 	owners   map[string]string          // a cluster's short id → its queue key
 	starting map[string]map[string]bool // queue key of a cluster → its documents, pools' too, that have an operation
 	since    map[string]time.Time       // since when a cluster's units report errors
+	missing  map[string]time.Time       // since when running machines aren't among the nodes
 	told     map[string]told            // what was written last of a cluster's progress
 	noted    map[string]int             // how many versions of a cluster's document were seen
 }
 
 func newRunner(p *Provider) *runner {
 	return &runner{Provider: p, queue: reconcile.NewQueue(reconcile.Backoff{Min: 50 * time.Millisecond, Max: 10 * time.Second}),
-		owners: map[string]string{}, starting: map[string]map[string]bool{}, since: map[string]time.Time{}, noted: map[string]int{}, told: map[string]told{}}
+		owners: map[string]string{}, starting: map[string]map[string]bool{}, since: map[string]time.Time{}, noted: map[string]int{}, told: map[string]told{}, missing: map[string]time.Time{}}
 }
 
 // Run reconciles clusters until ctx ends. Several may run over one store; each

@@ -9,6 +9,7 @@ import (
 
 	"bastide.dev/controlplane"
 	"bastide.dev/fault"
+	"bastide.dev/machine"
 	"bastide.dev/resource"
 	"bastide.dev/roll"
 )
@@ -75,7 +76,7 @@ func (r *runner) works(ctx context.Context, w *whole, h *hosted) ([]*poolDoc, er
 			note(pool, did || w.state.Stopped && pool.pause())
 			continue
 		}
-		if balancers == nil && pool.leaves() {
+		if balancers == nil && pool.moves() {
 			var err error
 			if balancers, err = r.balancing(ctx, w); err != nil {
 				return nil, err
@@ -84,6 +85,12 @@ func (r *runner) works(ctx context.Context, w *whole, h *hosted) ([]*poolDoc, er
 		v := view{w: w, h: h, pool: pool, now: now, balancers: balancers, nodes: map[string]controlplane.NodeStatus{}}
 		for _, n := range plane.Nodes {
 			v.nodes[n.Name] = n
+		}
+		if missing, left := r.absent(&v); missing != "" {
+			w.engine(pool.Name, engine{busy: true, waits: "node " + missing + " hasn't registered"})
+			w.again = sooner(w.again, left)
+			note(pool, did)
+			continue
 		}
 		seen := v.look(before[pool.Operation])
 		did = pool.open(seen, now) || did
@@ -216,14 +223,38 @@ func (pool *poolDoc) pause() bool {
 	return did
 }
 
-// leaves tells whether any node is being left.
-func (pool *poolDoc) leaves() bool {
+// moves tells whether any node is to be left by load balancers, or joined.
+func (pool *poolDoc) moves() bool {
 	for i := range pool.Nodes {
-		if work := pool.Nodes[i].Work; work != nil && work.Step == workLeaves && work.Error == "" {
+		n := &pool.Nodes[i]
+		if n.Surge && !n.Removed || n.Work != nil && n.Work.Error == "" && (n.Work.Step == workLeaves || n.Work.Step == workSoaks) {
 			return true
 		}
 	}
 	return false
+}
+
+// absent is a node whose machine runs and that isn't among those that the control
+// plane reports, and how long it may be so yet. A report of an agent that has just
+// begun may lack nodes that serve: nothing is decided on it.
+func (r *runner) absent(v *view) (name string, left time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range v.pool.Nodes {
+		n := &v.pool.Nodes[i]
+		m := v.h.reports[unitKey{machineKind, n.Machine}].Machine
+		if _, registered := v.nodes[n.Name]; registered || n.Removed || m == nil || m.Phase != machine.Running {
+			delete(r.missing, n.Machine)
+			continue
+		}
+		if r.missing[n.Machine].IsZero() {
+			r.missing[n.Machine] = v.now
+		}
+		if rest := deadAfter - v.now.Sub(r.missing[n.Machine]); rest > 0 {
+			name, left = n.Name, max(left, rest)
+		}
+	}
+	return name, left
 }
 
 // open notes that a roll begins, and under which operation.

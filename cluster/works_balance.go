@@ -32,17 +32,20 @@ type balancing struct {
 func (b *balancing) lead() bool { return b != nil && len(b.used) > 0 }
 
 // dropped tells whether no load balancer leads to a node any more.
-func (b *balancing) dropped(n *allotted) bool {
-	if !b.lead() {
-		return true
-	}
+func (b *balancing) dropped(n *allotted) bool { return !b.lead() || !b.in(n) && b.applied }
+
+// joined tells whether a load balancer leads to a node.
+func (b *balancing) joined(n *allotted) bool { return b.in(n) && b.applied }
+
+// in tells whether a node is in a pool that a rule leads to.
+func (b *balancing) in(n *allotted) bool {
 	in := b.addresses[n.Address]
 	for _, pool := range append(in[:len(in):len(in)], b.members[b.instance(n).Key()]...) {
 		if b.used[pool] {
-			return false
+			return true
 		}
 	}
-	return b.applied
+	return false
 }
 
 // resourceRef is a reference in a document.

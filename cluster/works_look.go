@@ -71,6 +71,13 @@ func (v *view) node(n *allotted) roll.Node {
 	if m := report.Machine; m != nil {
 		seen.Made = m.Phase == machine.Running && m.Images >= n.Images && m.Boots >= n.Boots
 	}
+	// A surge node stands in for another when load balancers lead to it; one that is
+	// back is waited for like one that is cordoned still.
+	if joining := v.balancers.lead() && !v.balancers.joined(n); joining && n.Surge && n.Work == nil {
+		seen.Ready = seen.Ready && !v.lately(v.pool.progress(v.now))
+	} else if joining && n.Work != nil && n.Work.Step == workSoaks {
+		seen.Cordoned = true
+	}
 	if n.Work == nil {
 		return seen
 	}
@@ -84,6 +91,18 @@ func (v *view) node(n *allotted) roll.Node {
 		seen.Held = held(left)
 	}
 	return seen
+}
+
+// joinsWithin bounds the wait for load balancers that aren't kept any more.
+const joinsWithin = 30 * time.Second
+
+// lately tells whether load balancers may still be waited for.
+func (v *view) lately(since time.Time) bool {
+	left := joinsWithin - v.now.Sub(since)
+	if left > 0 {
+		v.again = sooner(v.again, min(left, 200*time.Millisecond))
+	}
+	return left > 0
 }
 
 // held says what holds a drain up.
