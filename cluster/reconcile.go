@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"bastide.dev/arm"
@@ -101,8 +102,7 @@ func (r *runner) keep(ctx context.Context, w *whole, h *hosted) (time.Duration, 
 	if err != nil {
 		return 0, err
 	}
-	again = sooner(again, untold)
-	again = sooner(again, renews)
+	again = sooner(sooner(again, untold), renews)
 	again = sooner(again, w.tended)
 	due, err := r.issuerDue(ctx, w)
 	if err != nil {
@@ -155,31 +155,10 @@ func (r *runner) plan(ctx context.Context, w *whole, h *hosted) ([]store.Change,
 	if w.subnets, err = r.Provider.subnets(ctx, w.places()); err != nil {
 		return nil, err
 	}
-	followed, changedPools, err := w.follow(h)
+	moved, followed, rotated, err := r.advance(ctx, w, h)
 	if err != nil {
 		return nil, err
 	}
-	forgotten := append(changedPools, forget(w, h)...)
-	tended, err := r.tend(w, h)
-	if err != nil {
-		return nil, err
-	}
-	forgotten = append(forgotten, tended...)
-	rebooted, coordinated, err := r.coordinate(ctx, w, h)
-	if err != nil {
-		return nil, err
-	}
-	forgotten, followed = append(forgotten, rebooted...), followed || coordinated
-	worked, err := r.works(ctx, w, h)
-	if err != nil {
-		return nil, err
-	}
-	forgotten = append(forgotten, worked...)
-	turned, rotated, err := r.rotate(ctx, w, h)
-	if err != nil {
-		return nil, err
-	}
-	forgotten = append(forgotten, turned...)
 	allotted, err := r.allot(ctx, w)
 	if err != nil {
 		return nil, err
@@ -191,7 +170,7 @@ func (r *runner) plan(ctx context.Context, w *whole, h *hosted) ([]store.Change,
 		}
 	}
 	written := map[string]bool{}
-	for _, pool := range append(forgotten, allotted.pools...) {
+	for _, pool := range append(moved, allotted.pools...) {
 		if written[pool.Name] {
 			continue
 		}
@@ -235,6 +214,34 @@ func (r *runner) plan(ctx context.Context, w *whole, h *hosted) ([]store.Change,
 		return nil, err
 	}
 	return append(changes, difference...), nil
+}
+
+// advance goes on with all that is under way in a cluster: its control plane's
+// version, repairs, reboots, works on nodes, the rotation of its certificates. It
+// returns the pools that it changed, and whether it changed the cluster's own state.
+func (r *runner) advance(ctx context.Context, w *whole, h *hosted) (pools []*poolDoc, state bool, changes []store.Change, err error) {
+	followed, pools, err := w.follow(h)
+	if err != nil {
+		return nil, false, nil, err
+	}
+	pools = append(pools, forget(w, h)...)
+	tended, err := r.tend(w, h)
+	if err != nil {
+		return nil, false, nil, err
+	}
+	rebooted, coordinated, err := r.coordinate(ctx, w, h)
+	if err != nil {
+		return nil, false, nil, err
+	}
+	worked, err := r.works(ctx, w, h)
+	if err != nil {
+		return nil, false, nil, err
+	}
+	turned, changes, err := r.rotate(ctx, w, h)
+	if err != nil {
+		return nil, false, nil, err
+	}
+	return slices.Concat(pools, tended, rebooted, worked, turned), followed || coordinated, changes, nil
 }
 
 // server is the API server's place in the network.
