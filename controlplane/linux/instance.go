@@ -20,18 +20,22 @@ type instance struct {
 	apply  lock // held by Apply and Remove, never for long
 	second lock // held by who has the slot that isn't in charge; taken without apply, or with no attempt left
 
-	mu        sync.Mutex // guards what follows
-	spec      controlplane.Spec
-	known     bool  // spec was applied, or tried
-	err       error // why Apply failed last
-	agent     *agent.Agent
-	endsAgent func()              // ends the agent and waits for it
-	slot      controlplane.Slot   // that is in charge
-	apiServer int                 // pid
-	late      []supervise.Process // wait for the API server to be ready
-	attempt   *attempt            // under way, or nil
-	refused   string              // why the last one ended
-	leaving   bool                // clients are kept from the slot that isn't in charge
+	surveying sync.Mutex            // held by a survey; guards counts
+	counts    map[[4]string]float64 // of deprecated APIs, as they were last
+
+	mu         sync.Mutex // guards what follows
+	spec       controlplane.Spec
+	known      bool  // spec was applied, or tried
+	err        error // why Apply failed last
+	agent      *agent.Agent
+	endsAgent  func()              // ends the agent and waits for it
+	slot       controlplane.Slot   // that is in charge
+	apiServer  int                 // pid
+	late       []supervise.Process // wait for the API server to be ready
+	attempt    *attempt            // under way, or nil
+	refused    string              // why the last one ended
+	deprecated []controlplane.DeprecatedUse
+	leaving    bool // clients are kept from the slot that isn't in charge
 }
 
 func (in *instance) set(spec controlplane.Spec, err error) {
@@ -71,10 +75,10 @@ func (in *instance) takenOver(slot controlplane.Slot, pid int) {
 	}
 }
 
-func (in *instance) inCharge(slot controlplane.Slot) {
+func (in *instance) inCharge(slot controlplane.Slot, deprecated []controlplane.DeprecatedUse) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.slot = slot
+	in.slot, in.deprecated = slot, deprecated
 }
 
 func (in *instance) slotInCharge() controlplane.Slot {
@@ -144,7 +148,7 @@ func (p *Plane) Status(id string) controlplane.Status {
 	}
 	in.mu.Lock()
 	spec, known, err, a := in.spec, in.known, in.err, in.agent
-	slot, changing, refused := in.slot, in.attempt != nil, in.refused
+	slot, changing, refused, deprecated := in.slot, in.attempt != nil, in.refused, in.deprecated
 	in.mu.Unlock()
 	if !known {
 		return status
@@ -164,7 +168,7 @@ func (p *Plane) Status(id string) controlplane.Status {
 		status.Issuer, status.SigningKeys, status.WorkloadIdentity = state.Issuer, state.SigningKeys, state.WorkloadIdentity
 		status.Scaling = state.Scaling
 		status.Reboots = state.Reboots
-		status.Refused = refused
+		status.Refused, status.Deprecated = refused, deprecated
 		if state.Ready && !changing {
 			status.Phase = controlplane.Ready
 		}

@@ -89,6 +89,7 @@ func (p *Plane) Run(ctx context.Context) error {
 	var wait sync.WaitGroup
 	wait.Go(func() { _ = p.supervisor.Run(ctx) }) // always nil
 	wait.Go(func() { p.changes.deliver(ctx) })
+	wait.Go(func() { p.surveys(ctx) })
 	renew := time.NewTicker(time.Hour)
 	defer renew.Stop()
 	for ctx.Err() == nil {
@@ -175,7 +176,7 @@ func (p *Plane) start(in *instance, spec controlplane.Spec) error {
 	if err := lead(d.netns, in.way(now)); err != nil {
 		return err
 	}
-	in.inCharge(now.Slot)
+	in.inCharge(now.Slot, p.readSurvey(spec.ID).Uses)
 	programs, key, err := d.differs(now)
 	if err != nil {
 		return err

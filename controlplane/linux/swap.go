@@ -133,6 +133,7 @@ func (p *Plane) swap(ctx context.Context, in *instance, a *attempt, now running)
 	if err := p.at(ctx, "ready"); err != nil {
 		return err
 	}
+	p.surveyOne(ctx, in, true) // what the API server that ends has counted ends with it
 	return p.conclude(ctx, in, a, func() error { return p.takeOver(ctx, in, d, processes[name]) })
 }
 
