@@ -90,12 +90,16 @@ func provider() Provider {
 		d := *r.Old
 		return &Plan{Document: &d, Async: true, State: resource.Stopping}, nil
 	}
+	abort := func(_ context.Context, r *Request) (*Plan, error) {
+		d := *r.Old
+		return &Plan{Document: &d, Async: true, State: "Canceling"}, nil
+	}
 	keys := func(_ context.Context, r *Request) (*Plan, error) {
 		return &Plan{Answer: map[string]string{"key": "k-" + r.ID.Name()}}, nil
 	}
 	return Provider{Namespace: "Microsoft.Test", Types: []Type{
 		{Name: "things", Versions: versions, Model: func() any { return &thing{} }, ReadOnly: []string{"properties.parts[].state"},
-			Put: put, Delete: remove, Actions: map[string]Hook{"stop": stop, "listKeys": keys}},
+			Put: put, Delete: remove, Actions: map[string]Hook{"stop": stop, "abort": abort, "listKeys": keys}, Beside: []string{"abort"}},
 		{Name: "things/parts", Versions: versions, Put: put, Delete: remove},
 		{Name: "things/profiles", Versions: versions, Get: func(_ context.Context, r *Request) (any, error) {
 			return map[string]string{"of": r.Parent.Name, "name": r.ID.Name()}, nil

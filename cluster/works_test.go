@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -532,4 +533,28 @@ func (f *fleet) endThrough(k store.Store, op string) (died bool) {
 		f.wire()
 	}
 	return died
+}
+
+// A report that lacks a node whose machine runs says nothing about that node: it
+// isn't taken for one that serves nobody.
+func TestReportsThatLackNodes(t *testing.T) {
+	f := newFleet(t, 3)
+	lost := f.names(t)[2]
+	f.host.Told = func(status *controlplane.Status) {
+		status.Nodes = slices.DeleteFunc(status.Nodes, func(n controlplane.NodeStatus) bool { return n.Name == lost })
+	}
+	op := f.begin("POST", workPool+"/upgradeNodeImageVersion", "")
+	for range 30 {
+		if err := f.next(time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, n := range f.pool(workPool).Nodes {
+		if n.Work != nil || n.Images > 0 {
+			t.Errorf("node %s is worked on: %+v", n.Name, n.Work)
+		}
+	}
+	f.host.Told = nil
+	f.end(op, resource.Succeeded)
+	f.rest(3, "12.2")
 }
