@@ -29,6 +29,9 @@ type observed struct {
 	waiting string
 	// pools is the same for each pool, by name; a pool that is going waits for its last node.
 	pools map[string]string
+	// between says that a control plane that runs hasn't answered its newest unit,
+	// which it does in a moment.
+	between bool
 	// ready are the nodes that are, by name.
 	ready map[string]bool
 	// trouble is an error that a unit reports now.
@@ -56,6 +59,9 @@ func observe(w *whole, h *hosted, network string) observed {
 func (o *observed) plane(w *whole, h *hosted) (map[string]controlplane.NodeStatus, string) {
 	report, answered := h.answer(unitKey{controlPlaneKind, w.state.ID})
 	if !answered || !report.Applied || report.ControlPlane == nil {
+		if o.between = w.state.Running != (Version{}) && !w.state.Stopped; o.between {
+			return nil, "the control plane hasn't taken up what changed"
+		}
 		return nil, "the control plane hasn't started"
 	}
 	status := report.ControlPlane
@@ -68,6 +74,8 @@ func (o *observed) plane(w *whole, h *hosted) (map[string]controlplane.NodeStatu
 		return nodes, "the control plane hasn't stopped"
 	case w.state.Stopped:
 		return nodes, ""
+	case status.Phase != controlplane.Ready && w.state.running() != w.state.Desired.Version:
+		return nodes, fmt.Sprintf("the API server of version %s isn't ready yet, that of %s serves", w.state.Desired.Version, w.state.Running)
 	case status.Phase != controlplane.Ready:
 		return nodes, first("the API server isn't ready", status.Error)
 	case strings.TrimPrefix(status.Version, "v") != w.state.Desired.Version.String():

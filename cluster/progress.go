@@ -62,11 +62,21 @@ type told struct {
 // tell writes how far a cluster's operations have come, if that changed, and
 // says when to look again if it was too early.
 func (r *runner) tell(ctx context.Context, w *whole, o observed) (time.Duration, error) {
+	if o.between && r.isTold(w.doc.ID.Key()) {
+		return 0, nil // what is told holds until the answer, which asks for the next look
+	}
 	var all []Progress // of an operation, its pools' too, there is one
 	for _, id := range operations(w) {
 		all = append(all, r.progress(w, o, id))
 	}
 	return r.keepProgress(ctx, w.doc.ID.Key(), all)
+}
+
+// isTold tells whether there is something of a cluster's progress to read.
+func (r *runner) isTold(key string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.told[key].text != ""
 }
 
 // progress is how far one operation has come.
@@ -159,7 +169,7 @@ func (pool *poolDoc) nodeWorks(n *allotted, status controlplane.NodeStatus) stri
 		workReturns: "comes back", workSoaks: "is watched"}[n.Work.Step]
 	text += ": " + step
 	if left := status.Left; n.Work.Step == workLeaves && left.Pods > 0 {
-		text += fmt.Sprintf(", %d pods to go", left.Pods)
+		text += fmt.Sprintf(", pods to go: %d", left.Pods)
 		if left.Held != "" {
 			text += ", held by " + left.Held
 		}
