@@ -36,11 +36,11 @@ func (r *runner) tend(w *whole, h *hosted) ([]*poolDoc, error) {
 func (r *runner) obey(w *whole, wishes *controlplane.Scaling, now time.Time) ([]*poolDoc, error) {
 	var changed []*poolDoc
 	for _, pool := range w.pools {
-		if !pool.Pool.AutoScale || pool.ProvisioningState == resource.Deleting {
+		if pool.ProvisioningState == resource.Deleting {
 			continue
 		}
 		did := pool.keepUndrained()
-		if wishes != nil {
+		if wishes != nil && pool.Pool.AutoScale {
 			did = pool.grow(wishes) || did
 			if pool.Operation == "" && w.doc.Operation == "" {
 				did = pool.shrink(wishes, w.state.Desired.scaler().Grace, now) || did
@@ -53,7 +53,7 @@ func (r *runner) obey(w *whole, wishes *controlplane.Scaling, now time.Time) ([]
 		if err := edit(pool.Document, "properties.count", pool.Pool.Count); err != nil {
 			return nil, fmt.Errorf("count of %s: %w", pool.Name, err)
 		}
-		r.Log.Info("agent pool follows its autoscaler", "pool", pool.ID.String(), "count", pool.Pool.Count)
+		r.Log.Info("count of agent pool follows", "pool", pool.ID.String(), "count", pool.Pool.Count)
 	}
 	return changed, nil
 }
@@ -86,13 +86,17 @@ func (pool *poolDoc) shrink(wishes *controlplane.Scaling, grace time.Duration, n
 	return did
 }
 
-// keepUndrained keeps the nodes that were to go and whose pods couldn't leave:
-// they serve on, and are counted again.
+// keepUndrained keeps the nodes that the autoscaler or a user had go and whose
+// pods couldn't leave: they serve on, and are counted again.
 func (pool *poolDoc) keepUndrained() bool {
 	did := false
 	for i := range pool.Nodes {
 		n := &pool.Nodes[i]
-		if n.Removed || n.Work == nil || n.Work.Kind != removeNode || n.Work.Reason != becauseScale || n.Work.Error == "" || pool.Pool.Count >= pool.Pool.Max {
+		if n.Removed || n.Work == nil || n.Work.Kind != removeNode || n.Work.Error == "" {
+			continue
+		}
+		mine := pool.Pool.AutoScale && n.Work.Reason == becauseScale && pool.Pool.Count < pool.Pool.Max
+		if asked := n.Work.Reason == becauseAsked && pool.Operation == ""; !mine && !asked {
 			continue
 		}
 		n.Work, did = nil, true

@@ -36,8 +36,9 @@ func (p *Provider) ensure(ctx context.Context, w *whole) ([]store.Change, error)
 	if err != nil {
 		return nil, fmt.Errorf("node resource group: %w", err)
 	}
+	w.inside = inside
 	for _, d := range inside {
-		if !wanted[d.ID.Key()] && w.made(d) {
+		if !wanted[d.ID.Key()] && w.made(d) && d.Operation == "" {
 			changes = append(changes, store.Change{Key: arm.DocumentKey(d.ID), Revision: d.Revision})
 		}
 	}

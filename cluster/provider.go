@@ -39,12 +39,13 @@ func (p *Provider) ARM() arm.Provider {
 			Put:   p.putPool, Delete: p.deletePool, View: p.viewPool,
 			Actions: map[string]arm.Hook{
 				"upgradeNodeImageVersion": p.upgradeNodeImage,
-				"deleteMachines":          refuse("deleteMachines"),
+				"deleteMachines":          p.deleteMachines,
 				"abort":                   p.abortPool,
 			},
 			Beside: []string{"abort"},
 		},
 		{Name: "managedClusters/upgradeProfiles", Versions: versions, Get: p.clusterUpgrades},
+		{Name: "managedClusters/agentPools/machines", Versions: versions, Get: p.machine, List: p.machines},
 		{Name: "managedClusters/agentPools/upgradeProfiles", Versions: versions, Get: p.poolUpgrades},
 		{Name: "managedClusters/availableAgentPoolVersions", Versions: versions, List: p.poolVersions},
 		{

@@ -103,6 +103,9 @@ func (r *runner) keep(ctx context.Context, w *whole, h *hosted) (time.Duration, 
 		return 0, err
 	}
 	again = sooner(sooner(again, untold), renews)
+	if err := r.concludeAsked(ctx, w); err != nil {
+		return 0, err
+	}
 	again = sooner(again, w.tended)
 	due, err := r.issuerDue(ctx, w)
 	if err != nil {

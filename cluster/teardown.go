@@ -89,6 +89,11 @@ func (r *runner) leaveNetworks(ctx context.Context, w *whole) ([]store.Change, e
 		return nil, fmt.Errorf("node resource group: %w", err)
 	}
 	for _, d := range inside {
+		if d.Operation != "" { // which changes the document: the next look removes it
+			if err := r.finish(ctx, d.Operation, fault.New(fault.Conflict, "OperationNotAllowed", "The cluster is being deleted.")); err != nil {
+				return nil, err
+			}
+		}
 		changes = append(changes, store.Change{Key: arm.DocumentKey(d.ID), Revision: d.Revision})
 	}
 	return changes, nil
