@@ -24,6 +24,9 @@ import (
 // running nodes long before they end.
 const credentialLife = 365 * 24 * time.Hour
 
+// awayAfter is how long a node isn't ready until nothing waits for it.
+const awayAfter = time.Minute
+
 // Rotation of a cluster's authorities. The request draws new ones and destroys
 // the old ones' keys in one transaction: what the new ones sign is believed by
 // everyone at once, since the old ones vouched for them. What is left is to
@@ -234,7 +237,7 @@ func (r *runner) rotate(ctx context.Context, w *whole, h *hosted) ([]*poolDoc, [
 	switch plane := settled(w, h, &keys); {
 	case w.state.Stopped:
 	case keys.Replaced != nil && plane != nil:
-		turned, whole := w.turnNodes(&keys, plane)
+		turned, whole := w.turnNodes(&keys, plane, r.Now())
 		if pools = turned; whole {
 			keys.Replaced, keys.Former, keys.Distrust, changed = nil, controlplane.Trusted{}, true, true
 		}
@@ -274,13 +277,14 @@ func settled(w *whole, h *hosted, keys *secrets) *controlplane.Status {
 }
 
 // turnNodes gives the next nodes the new credentials, a tenth of them at a time:
-// their kubelets start anew, and pods look unready for a moment. A node that
-// isn't ready isn't waited for: it turns when it is back. It returns the pools
-// that it changed, and whether all nodes have turned.
-func (w *whole) turnNodes(keys *secrets, plane *controlplane.Status) ([]*poolDoc, bool) {
-	ready := map[string]bool{}
+// their kubelets start anew, and pods look unready for a moment. A node that is
+// away isn't waited for: it turns when it is back. It returns the pools that it
+// changed, and whether all nodes have turned.
+func (w *whole) turnNodes(keys *secrets, plane *controlplane.Status, now time.Time) ([]*poolDoc, bool) {
+	present := map[string]bool{}
 	for _, n := range plane.Nodes {
-		ready[n.Name] = n.Ready
+		// A kubelet that starts anew says for a moment that it isn't ready.
+		present[n.Name] = n.Ready || !n.NotReadySince.IsZero() && now.Sub(n.NotReadySince) < awayAfter
 	}
 	live, pending := 0, 0
 	for _, pool := range w.pools {
@@ -289,7 +293,7 @@ func (w *whole) turnNodes(keys *secrets, plane *controlplane.Status) ([]*poolDoc
 				continue
 			}
 			live++
-			if n.Authority == keys.Generation && ready[n.Name] && plane.Authorities.Kubelet(n.Name) != pki.Name(keys.CA.Certificate) {
+			if n.Authority == keys.Generation && present[n.Name] && plane.Authorities.Kubelet(n.Name) != pki.Name(keys.CA.Certificate) {
 				pending++
 			}
 		}
@@ -303,10 +307,10 @@ func (w *whole) turnNodes(keys *secrets, plane *controlplane.Status) ([]*poolDoc
 				continue
 			}
 			done = false
-			if ready[n.Name] && room <= 0 {
+			if present[n.Name] && room <= 0 {
 				continue
 			}
-			if ready[n.Name] {
+			if present[n.Name] {
 				room--
 			}
 			n.Authority = keys.Generation
@@ -331,6 +335,9 @@ func (r *runner) rotationWaits(ctx context.Context, w *whole) (waits string, nex
 		waits = "not everything has a certificate of the new authorities yet"
 	case keys.Distrust:
 		waits = "the old authorities are still believed"
+	}
+	if waits != "" {
+		return waits, awayAfter / 4, nil // time decides whether a node is away
 	}
 	return waits, max(keys.sharedDue().Sub(r.Now()), time.Minute), nil
 }

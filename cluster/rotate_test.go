@@ -212,8 +212,9 @@ func TestNodesTurnOneByOne(t *testing.T) {
 func TestRotationLeavesADeadNode(t *testing.T) {
 	w := newWorld(t)
 	w.must("PUT", testCluster, azBody(2), resource.Succeeded)
+	away := time.Now().Add(-awayAfter / 2) // it may come back in a moment
 	w.host.Told = func(s *controlplane.Status) {
-		s.Nodes[0].Ready = false
+		s.Nodes[0].Ready, s.Nodes[0].NotReadySince = false, away
 		for i, k := range s.Authorities.Kubelets {
 			if k.Node == s.Nodes[0].Name {
 				s.Authorities.Kubelets[i].Authority = "cluster-ca"
@@ -223,6 +224,11 @@ func TestRotationLeavesADeadNode(t *testing.T) {
 	if _, _, err := w.do(t.Context(), "POST", rotateCerts, ""); err != nil {
 		t.Fatal(err)
 	}
+	w.settle()
+	if w.plane().Keys.Former.IsZero() {
+		t.Error("a node that starts anew wasn't waited for")
+	}
+	away = time.Now().Add(-2 * awayAfter)
 	w.settle()
 	if !w.plane().Keys.Former.IsZero() {
 		t.Error("the old authority is believed for a dead node's sake")

@@ -81,7 +81,7 @@ func (k keyring) ensure() error {
 func (k keyring) authority(name, subject string) (*pki.CA, error) {
 	pair, err := k.pair(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		if pair, err = pki.NewCA(subject, caLifetime); err == nil {
+		if pair, err = pki.NewRoot(subject, caLifetime); err == nil { // it may vouch for a successor
 			err = k.write(name, pair, 0)
 		}
 	}
