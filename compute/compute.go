@@ -60,6 +60,7 @@ type Config struct {
 	Catalogue Catalogue
 	Network   Network
 	Directory Directory
+	Nodes     Nodes // nil: nothing is done to machines of node pools
 	// Authorizer tells whether a caller may assign an identity to a machine.
 	Authorizer arm.Authorizer
 	Log        *slog.Logger
@@ -114,12 +115,12 @@ func (p *Provider) ARM() arm.Provider {
 	return arm.Provider{Namespace: Namespace, Types: []arm.Type{
 		{
 			Name: "virtualMachineScaleSets", Versions: v, ReadOnly: []string{"etag", "properties.uniqueId", "properties.timeCreated"},
-			Put: p.putScaleSet, Delete: p.deleteManaged, View: p.viewScaleSet, Actions: managedActions(),
+			Put: p.putScaleSet, Delete: p.deleteManaged, View: p.viewScaleSet, Actions: p.managedActions(),
 		},
 		{
 			Name: "virtualMachineScaleSets/virtualMachines", Versions: v,
 			ReadOnly: []string{"etag", "instanceId", "resources", "zones", "properties.instanceView", "properties.latestModelApplied", "properties.vmId", "properties.timeCreated"},
-			Put:      p.putInstance, Delete: p.deleteManaged, View: p.viewInstance, Actions: managedActions(),
+			Put:      p.putInstance, Delete: p.deleteManaged, View: p.viewInstance, Actions: p.managedActions(),
 		},
 		{Name: "virtualMachineScaleSets/virtualMachines/instanceView", Versions: v, List: p.instanceView},
 		{Name: "virtualMachineScaleSets/virtualMachines/networkInterfaces", Versions: v, Get: p.instanceInterface, List: p.instanceInterfaces},

@@ -26,11 +26,15 @@ type instanceState struct {
 	Address netip.Addr `json:"address"`
 }
 
-// managedActions are those of Azure on what a node pool manages.
-func managedActions() map[string]arm.Hook {
+// managedActions are those of Azure on what a node pool manages: what its cluster
+// does for it, and what it refuses.
+func (p *Provider) managedActions() map[string]arm.Hook {
 	actions := map[string]arm.Hook{}
-	for _, name := range []string{"start", "restart", "powerOff", "deallocate", "reimage", "redeploy", "delete", "manualupgrade", "runCommand"} {
+	for _, name := range []string{"start", "powerOff", "deallocate", "delete", "manualupgrade", "runCommand"} {
 		actions[name] = func(context.Context, *arm.Request) (*arm.Plan, error) { return nil, managed(name) }
+	}
+	for _, name := range []string{"restart", "reimage", "redeploy"} {
+		actions[name] = p.actOnNodes(name)
 	}
 	return actions
 }

@@ -218,7 +218,7 @@ func newNetworks(s *service, log *slog.Logger) (*network.Provider, error) {
 func newMachines(s *service, log *slog.Logger) (*compute.Provider, error) {
 	in := s.in
 	return compute.New(compute.Config{Store: s.store, Catalogue: &catalogue{cacheDir: in.CacheDir, image: in.NodeImage}, Network: computeNetwork{s.networks},
-		Directory: s.directory, Authorizer: armAccess{s.roles}, Tenant: in.Tenant, Login: in.URL("login"),
+		Directory: s.directory, Nodes: poolNodes{s}, Authorizer: armAccess{s.roles}, Tenant: in.Tenant, Login: in.URL("login"),
 		Log: log, Host: hostName, Location: in.Location})
 }
 
