@@ -147,7 +147,7 @@ func (w *Watcher) once(ctx context.Context, maps typed.ConfigMapInterface, versi
 			w.seen.Add(1)
 			version = o.ResourceVersion
 		case *metav1.Status:
-			return version, fmt.Errorf("watch: %s", o.Message)
+			return version, ignoreEnd(ctx, fmt.Errorf("watch: %s", o.Message))
 		}
 	}
 	return version, nil
