@@ -59,7 +59,7 @@ func standing(uses []controlplane.DeprecatedUse, to Version, now time.Time) []st
 		}
 		text := fmt.Sprintf("%s, last at %s, removed in %s", cut(name), use.Last.UTC().Format(time.RFC3339), use.Removed)
 		if len(use.Agents) > 0 {
-			text += ", by " + cut(use.Agents[0])
+			text += fmt.Sprintf(", by %q", cut(use.Agents[0]))
 		}
 		all = append(all, text)
 	}

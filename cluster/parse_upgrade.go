@@ -84,7 +84,7 @@ func (p *parser) minutes(n int32, least, most time.Duration, target string) time
 func cut(text string) string {
 	const most = 64
 	if len(text) > most {
-		return text[:most] + "…"
+		return strings.ToValidUTF8(text[:most], "") + "…"
 	}
 	return text
 }

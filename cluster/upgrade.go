@@ -32,8 +32,8 @@ type poolUpgrade struct {
 	Image bool
 }
 
-// planUpgrade is the plan of an upgrade that nobody asked for by a PUT, after the
-// same checks; nil when there is nothing to do. Of a stopped cluster, one that is
+// planUpgrade is the plan of an upgrade that nobody asked for by a PUT, for
+// arm.Operations.Begin, after the same checks; nil when there is nothing to do. Of a stopped cluster, one that is
 // being deleted, or one in an operation it is a fault.Conflict.
 func (p *Provider) planUpgrade(ctx context.Context, w *whole, u upgrade) (*arm.Plan, error) {
 	if err := w.idle(); err != nil {
@@ -72,18 +72,6 @@ func (p *Provider) planUpgrade(ctx context.Context, w *whole, u upgrade) (*arm.P
 	state.Desired.Version = next.Version
 	plan.Document = &document
 	return plan, setState(&document, state)
-}
-
-// beginUpgrade starts an upgrade that nobody asked for by a request; "" when there
-// is nothing to do. why stands in the activity log.
-func (p *Provider) beginUpgrade(ctx context.Context, w *whole, u upgrade, why string) (operation string, err error) {
-	plan, err := p.planUpgrade(ctx, w, u)
-	if err != nil || plan == nil {
-		return "", err
-	}
-	served := versionsServed()
-	return p.ops.Begin(ctx, arm.Beginning{Document: plan.Document, Children: plan.Children, State: plan.State,
-		Version: served[len(served)-1], Why: why})
 }
 
 // upgraded is a cluster as an upgrade would make it, or all that speaks against it.

@@ -152,7 +152,7 @@ func TestStoppedClusterIsNotUpgraded(t *testing.T) {
 			t.Errorf("%s %s: %v", method, path, err)
 		}
 	}
-	if _, err := w.p.beginUpgrade(t.Context(), w.load(t), upgrade{ControlPlane: Version{1, 36, 3}}, "test"); !fault.Is(err, fault.Conflict) {
+	if _, err := w.begin(upgrade{ControlPlane: Version{1, 36, 3}}); !fault.Is(err, fault.Conflict) {
 		t.Errorf("from inside: %v", err)
 	}
 	w.must("POST", testCluster+"/start", "", resource.Succeeded)
@@ -172,17 +172,25 @@ func (w *world) names(t *testing.T) []string {
 	return names
 }
 
+// begin starts an upgrade as the service does by itself.
+func (w *world) begin(u upgrade) (string, error) {
+	plan, err := w.p.planUpgrade(w.t.Context(), w.load(w.t), u)
+	if err != nil || plan == nil {
+		return "", err
+	}
+	return w.p.ops.Begin(w.t.Context(), arm.Beginning{Document: plan.Document, Children: plan.Children, State: plan.State, Version: testVersion})
+}
+
 func TestUpgradeFromInside(t *testing.T) {
 	w := newWorld(t)
 	s := newShelf(w)
 	w.must("PUT", testCluster, azBody(1), resource.Succeeded)
-	begin := func(u upgrade) (string, error) { return w.p.beginUpgrade(t.Context(), w.load(t), u, "test") }
 	for name, u := range map[string]upgrade{
 		"nothing":        {},
 		"what is":        {ControlPlane: Version{1, 35, 4}, Pools: []poolUpgrade{{Name: "nodepool1", Version: Version{1, 35, 4}}}},
 		"image that has": {Pools: []poolUpgrade{{Name: "nodepool1", Image: true}}},
 	} {
-		if op, err := begin(u); op != "" || err != nil {
+		if op, err := w.begin(u); op != "" || err != nil {
 			t.Errorf("%s: %q, %v", name, op, err)
 		}
 	}
@@ -192,11 +200,11 @@ func TestUpgradeFromInside(t *testing.T) {
 		"pool ahead":           {Pools: []poolUpgrade{{Name: "nodepool1", Version: Version{1, 36, 3}}}},
 		"pool that isn't":      {Pools: []poolUpgrade{{Name: "other", Image: true}}},
 	} {
-		if _, err := begin(u); !fault.Is(err, fault.Invalid) {
+		if _, err := w.begin(u); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	op, err := begin(upgrade{ControlPlane: Version{1, 36, 3}})
+	op, err := w.begin(upgrade{ControlPlane: Version{1, 36, 3}})
 	if err != nil || op == "" {
 		t.Fatal(op, err)
 	}
@@ -206,7 +214,7 @@ func TestUpgradeFromInside(t *testing.T) {
 	w.settle()
 	w.ended(op, resource.Succeeded)
 	s.renew("12.2")
-	if op, err = begin(upgrade{Pools: []poolUpgrade{{Name: "nodepool1", Version: Version{1, 36, 3}}}}); err != nil || op == "" {
+	if op, err = w.begin(upgrade{Pools: []poolUpgrade{{Name: "nodepool1", Version: Version{1, 36, 3}}}}); err != nil || op == "" {
 		t.Fatal(op, err)
 	}
 	pool := w.load(t).pools[0]

@@ -160,7 +160,7 @@ func TestUpgradeUnderWay(t *testing.T) {
 	if parts, version, err := w.p.made(loaded, loaded.pools[0]); err != nil || version.String() != "1.35.4" || !slices.Contains(parts.Layers, "kubernetes@1.35.4") {
 		t.Errorf("a node made now is of %s, %v, %v", version, parts, err)
 	}
-	if _, err := w.p.beginUpgrade(t.Context(), loaded, upgrade{ControlPlane: Version{1, 36, 3}}, "test"); !fault.Is(err, fault.Conflict) {
+	if _, err := w.begin(upgrade{ControlPlane: Version{1, 36, 3}}); !fault.Is(err, fault.Conflict) {
 		t.Errorf("a second upgrade: %v", err)
 	}
 }

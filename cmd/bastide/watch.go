@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -118,7 +119,18 @@ func (w watched) line() string {
 			b.WriteString("  " + w.Waits)
 		}
 	}
-	return b.String()
+	return printable(b.String())
+}
+
+// printable leaves out what would do something to a terminal: reasons come from
+// inside clusters.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, text)
 }
 
 // operationName is what an operation is on, in short: "c1" or "c1/nodepool1".

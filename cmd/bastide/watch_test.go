@@ -73,7 +73,7 @@ func TestWatchTellsEachChangeOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		rest() // the operation's end is told when it has one
-		op.Status, op.End, op.Error = resource.Failed, op.Start.Add(42*time.Second), &arm.WireError{Message: "it was full"}
+		op.Status, op.End, op.Error = resource.Failed, op.Start.Add(42*time.Second), &arm.WireError{Message: "it was\x1b[2J full"}
 		put(t, s, arm.OperationPrefix+"op1", op)
 		rest()
 		cancel()
@@ -83,7 +83,7 @@ func TestWatchTellsEachChangeOnce(t *testing.T) {
 		want := []string{
 			"c1/np1  Upgrading  0 of 3 nodes  node n1: is being drained, 2 pods to go",
 			"c1/np1  Upgrading  3 of 3 nodes",
-			"c1/np1  Upgrading: Failed after 42.00 s: it was full",
+			"c1/np1  Upgrading: Failed after 42.00 s: it was [2J full",
 		}
 		if !slices.Equal(lines, want) {
 			t.Errorf("told:\n%s\nwant:\n%s", strings.Join(lines, "\n"), strings.Join(want, "\n"))
