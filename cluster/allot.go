@@ -119,7 +119,7 @@ func (p *Provider) allotInside(ctx context.Context, w *whole, a *allotment) erro
 		return nil
 	}
 	grants, changes, err := p.Network.Allocate(ctx, subnet, wants)
-	if fault.Is(err, fault.Exhausted) && unsurged(a, places, err, p.Now()) {
+	if fault.Is(err, fault.Exhausted) && unsurged(a, err, p.Now(), places...) {
 		return nil
 	}
 	if err != nil {
@@ -150,6 +150,10 @@ func (p *Provider) settle(w *whole, a *allotment, places []place, grants []Grant
 		pods := grants[i].Pods
 		if !w.state.Desired.podsInSubnet() {
 			block, problem := podBlock(&w.state.Desired, blocks)
+			if problem != nil && where.surge {
+				unsurged(a, problem, p.Now(), where)
+				continue
+			}
 			if problem != nil {
 				return problem
 			}
@@ -180,16 +184,19 @@ func (pool *poolDoc) sort() {
 
 // unsurged stops the rolls for whose surge nodes there is no address; it tells
 // whether there are any.
-func unsurged(a *allotment, places []place, cause error, now time.Time) bool {
+func unsurged(a *allotment, cause error, now time.Time, places ...place) bool {
 	found := false
 	for _, where := range places {
-		if !where.surge || slices.Contains(a.pools, where.pool) {
+		if !where.surge || where.pool.halted() {
 			continue
 		}
 		f := fault.From(cause)
 		where.pool.Roll = &rolling{Operation: where.pool.Operation, Progress: now.UTC(), Halt: &halt{Code: f.Code,
 			Message: fmt.Sprintf("The upgrade of agent pool %s stopped: there is no room for a surge node: %s", where.pool.Name, f.Message)}}
-		a.pools, found = append(a.pools, where.pool), true
+		found = true
+		if !slices.Contains(a.pools, where.pool) {
+			a.pools = append(a.pools, where.pool)
+		}
 	}
 	return found
 }

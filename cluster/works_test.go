@@ -558,3 +558,19 @@ func TestReportsThatLackNodes(t *testing.T) {
 	f.end(op, resource.Succeeded)
 	f.rest(3, "12.2")
 }
+
+// Where there is no room for a surge node the upgrade fails and says so, and
+// nothing else is held up by it.
+func TestNoRoomForSurge(t *testing.T) {
+	f := &fleet{world: newWorld(t), images: &images{catalogue{"1.36.3", "1.35.4"}, "12.1"}, clock: time.Now()}
+	f.wire()
+	f.must("PUT", testCluster, strings.Replace(azBody(2), "10.244.0.0/16", "10.244.0.0/23", 1), resource.Succeeded)
+	f.images.image = "12.2"
+	operation := f.end(f.begin("POST", workPool+"/upgradeNodeImageVersion", ""), resource.Failed)
+	if operation.Error.Code != "InsufficientSubnetSize" || !strings.Contains(operation.Error.Message, "surge node") {
+		t.Errorf("%+v", operation.Error)
+	}
+	f.rest(2, "12.1")
+	f.end(f.begin("PUT", workPool, `{"properties":{"count":2,"upgradeSettings":{"maxSurge":"0","maxUnavailable":"1"}}}`), resource.Succeeded)
+	f.rest(2, "12.2") // asked again, with settings that need no room
+}
