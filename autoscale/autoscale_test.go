@@ -120,6 +120,11 @@ func TestGrow(t *testing.T) {
 			in.Pools, in.Pending = []Pool{small}, pods(1, 1)
 			in.Pending[0].Requests[storageName] = 1
 		}, map[string]int{"small": 1}, ""},
+		"a node knows better": {func(in *Input) {
+			one := large
+			one.Count = 1
+			in.Pools, in.Pending, in.Nodes = []Pool{one}, pods(1, 3900), []*Node{node("large", "n1", 3800)}
+		}, nil, "Insufficient cpu"},
 		"a sick cluster rests": {func(in *Input) { in.Pools, in.Pending, in.Nodes = []Pool{small}, pods(1, 1), sick(4) }, nil, ""},
 	} {
 		in := input()

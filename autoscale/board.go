@@ -140,14 +140,18 @@ func (p *place) room(pod *Pod) string {
 	if p.free[podsName] < 1 {
 		return "Too many pods"
 	}
+	short := "" // the first by name: maps have no order
 	for name, amount := range pod.Requests {
 		free, known := p.free[name]
 		if !known && p.fresh && name == storageName {
 			continue
 		}
-		if amount > 0 && free < amount {
-			return "Insufficient " + name
+		if amount > 0 && free < amount && (short == "" || name < short) {
+			short = name
 		}
+	}
+	if short != "" {
+		return "Insufficient " + short
 	}
 	for _, port := range pod.Ports {
 		for _, other := range p.pods {

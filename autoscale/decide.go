@@ -24,7 +24,7 @@ type decider struct {
 // Decide says what should be done with a cluster as it stands. The same input
 // has the same answer.
 func Decide(in *Input) Decision {
-	d := &decider{Input: in, board: newBoard(), present: map[string]int{}, upcoming: map[string]int{}}
+	d := &decider{Input: measured(in), board: newBoard(), present: map[string]int{}, upcoming: map[string]int{}}
 	d.Decision = Decision{Want: map[string]int{}, Helped: map[string]string{}, Unhelped: map[string]string{}, Kept: map[string]string{}}
 	d.remember()
 	d.missing()
@@ -36,6 +36,23 @@ func Decide(in *Input) Decision {
 	d.grow()
 	d.shrink()
 	return d.Decision
+}
+
+// measured is the input with templates that give what the nodes that there are
+// give: kubelets know better than whoever sized them.
+func measured(in *Input) *Input {
+	known := *in
+	known.Pools = slices.Clone(in.Pools)
+	for i := range known.Pools {
+		p := &known.Pools[i]
+		for _, n := range in.Nodes {
+			if n.Pool == p.Name && n.Ready && n.Allocatable[cpuName] > 0 && n.Allocatable[memoryName] > 0 && n.Allocatable[podsName] > 0 {
+				p.Template.CPU, p.Template.Memory, p.Template.Pods = n.Allocatable[cpuName], n.Allocatable[memoryName], n.Allocatable[podsName]
+				break
+			}
+		}
+	}
+	return &known
 }
 
 // remember copies the memory, without what is gone.

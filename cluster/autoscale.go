@@ -41,7 +41,9 @@ func (r *runner) obey(w *whole, wishes *controlplane.Scaling, now time.Time) ([]
 		}
 		did := pool.keepUndrained()
 		if wishes != nil && pool.Pool.AutoScale {
-			did = pool.grow(wishes) || did
+			if !r.holds(w) && pool.grow(wishes) {
+				did, w.grown = true, true
+			}
 			if pool.Operation == "" && w.doc.Operation == "" {
 				did = pool.shrink(wishes, w.state.Desired.scaler().Grace, now) || did
 			}
@@ -56,6 +58,29 @@ func (r *runner) obey(w *whole, wishes *controlplane.Scaling, now time.Time) ([]
 		r.Log.Info("count of agent pool follows", "pool", pool.ID.String(), "count", pool.Pool.Count)
 	}
 	return changed, nil
+}
+
+// holdGrowth is for how long nothing grows after there was no room for it.
+const holdGrowth = time.Minute
+
+// hold keeps a cluster from growing for a while: a wish that can't be fulfilled
+// mustn't keep all else from being done.
+func (r *runner) hold(w *whole) time.Duration {
+	r.Log.Warn("pools can't grow: there is no room", "cluster", w.doc.ID.String())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.held[w.doc.ID.Key()] = r.Now().Add(holdGrowth)
+	return soon
+}
+
+func (r *runner) holds(w *whole) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	left := r.held[w.doc.ID.Key()].Sub(r.Now())
+	if left > 0 {
+		w.tended = sooner(w.tended, left)
+	}
+	return left > 0
 }
 
 // grow raises a pool's count, if the wish knows of the present one.

@@ -3,6 +3,7 @@
 package cluster
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -13,7 +14,9 @@ import (
 
 	"bastide.dev/autoscale"
 	"bastide.dev/controlplane"
+	"bastide.dev/fault"
 	"bastide.dev/resource"
+	"bastide.dev/store"
 )
 
 // scaled is a fleet whose control plane wishes what the test says.
@@ -143,6 +146,41 @@ func TestAutoscalerIsTold(t *testing.T) {
 	}
 }
 
+// narrow is a network that has no addresses left when it is full.
+type narrow struct {
+	Network
+	full bool
+}
+
+func (n *narrow) Allocate(ctx context.Context, subnet resource.ID, wants []Want) ([]Grant, []store.Change, error) {
+	if n.full {
+		return nil, nil, fault.New(fault.Exhausted, "InsufficientSubnetSize", "No address is left.")
+	}
+	return n.Network.Allocate(ctx, subnet, wants)
+}
+
+// A wish that there is no room for keeps nothing else from being done, and is
+// fulfilled when there is.
+func TestWishWithoutRoom(t *testing.T) {
+	s := newScaled(t, autoPool)
+	network := &narrow{Network: s.p.Network, full: true}
+	s.p.Network = network
+	s.wish = func(spec controlplane.Autoscaler) *controlplane.Scaling {
+		return &controlplane.Scaling{Pools: []controlplane.PoolWish{{Pool: "nodepool1", From: 1, Want: 4}}}
+	}
+	s.settle()
+	if n := s.pool(workPool).Pool.Count; n != 1 {
+		t.Fatalf("count %d", n)
+	}
+	s.must("PUT", workPool, `{"properties":{"maxCount":8}}`, resource.Succeeded)
+	network.full = false
+	s.clock = s.clock.Add(2 * holdGrowth)
+	s.settle()
+	if n := len(s.host.Machines); n != 4 {
+		t.Errorf("%d machines", n)
+	}
+}
+
 func TestScalingIsValidated(t *testing.T) {
 	s := newScaled(t, autoPool)
 	for name, c := range map[string]struct{ path, body, code, target string }{
@@ -175,10 +213,10 @@ func TestAutoScalerProfile(t *testing.T) {
 	body := func(profile string) string {
 		return strings.Replace(azBody(1), `"storageProfile":{}`, `"autoScalerProfile":`+profile, 1)
 	}
-	body1 := func(profile string) string {
+	full := func(profile string) string {
 		return strings.Replace(body(profile), `"enableAutoScaling":false`, `"enableAutoScaling":true,"minCount":1,"maxCount":10`, 1)
 	}
-	s.must("PUT", testCluster, body1(`{"scan-interval":"20s","scale-down-unneeded-time":"90s","expander":"least-waste","scale-down-utilization-threshold":"0.25",
+	s.must("PUT", testCluster, full(`{"scan-interval":"20s","scale-down-unneeded-time":"90s","expander":"least-waste","scale-down-utilization-threshold":"0.25",
 		"balance-similar-node-groups":"true","max-graceful-termination-sec":"30","ok-total-unready-count":"5","ignore-daemonsets-utilization":true}`), resource.Succeeded)
 	want := autoscale.DefaultProfile()
 	want.Scan, want.Unneeded, want.Expander, want.Threshold, want.Balance, want.Grace, want.UnreadyCount, want.IgnoreDaemons =
@@ -195,12 +233,12 @@ func TestAutoScalerProfile(t *testing.T) {
 	}
 	for _, c := range [][2]string{{"scan-interval", "10"}, {"scan-interval", "0s"}, {"scale-down-unneeded-time", "1.5h"}, {"scale-down-unneeded-time", "999999h"}, {"expander", "cheapest"},
 		{"scale-down-utilization-threshold", "NaN"}, {"scale-down-utilization-threshold", "2"}, {"max-empty-bulk-delete", "0"}, {"skip-nodes-with-system-pods", "yes"}, {"max-total-unready-percentage", "101"}} {
-		_, _, err := s.do(t.Context(), "PUT", testCluster, body1(fmt.Sprintf(`{%q:%q}`, c[0], c[1])))
+		_, _, err := s.do(t.Context(), "PUT", testCluster, full(fmt.Sprintf(`{%q:%q}`, c[0], c[1])))
 		if found := problems(err); len(found) != 1 || found[0].Target != profileObject+c[0] {
 			t.Errorf("%v: %v", c, err)
 		}
 	}
-	if _, _, err := s.do(t.Context(), "PUT", testCluster, body1(`{"daemonset-eviction-for-occupied-nodes":true}`)); len(problems(err)) != 1 {
+	if _, _, err := s.do(t.Context(), "PUT", testCluster, full(`{"daemonset-eviction-for-occupied-nodes":true}`)); len(problems(err)) != 1 {
 		t.Errorf("eviction of DaemonSets: %v", err)
 	}
 }

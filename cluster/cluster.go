@@ -245,6 +245,7 @@ type whole struct {
 	subnets map[string]Subnet
 	reboots *controlplane.Reboots // what the control plane is to look at for the coordinator
 	tended  time.Duration         // when a look at the nodes is due that no report asks for
+	grown   bool                  // a pool follows its autoscaler to more nodes, in this look
 	inside  []*arm.Document       // what is in its node resource group
 	// engines is what works found out in this look, by pool; again is when they
 	// want to be looked at next.

@@ -60,6 +60,9 @@ func (r *runner) reconcile(ctx context.Context, key string) (time.Duration, erro
 // keep makes a cluster as it should be, and ends its operations.
 func (r *runner) keep(ctx context.Context, w *whole, h *hosted) (time.Duration, error) {
 	changes, err := r.plan(ctx, w, h)
+	if fault.Is(err, fault.Exhausted) && w.grown {
+		return r.hold(w), nil
+	}
 	if err != nil {
 		return r.failed(ctx, w, err)
 	}

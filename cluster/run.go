@@ -30,12 +30,13 @@ type runner struct {
 	since    map[string]time.Time       // since when a cluster's units report errors
 	missing  map[string]time.Time       // since when running machines aren't among the nodes
 	told     map[string]told            // what was written last of a cluster's progress
+	held     map[string]time.Time       // until when a cluster's pools don't grow by themselves
 	noted    map[string]int             // how many versions of a cluster's document were seen
 }
 
 func newRunner(p *Provider) *runner {
 	return &runner{Provider: p, queue: reconcile.NewQueue(reconcile.Backoff{Min: 50 * time.Millisecond, Max: 10 * time.Second}),
-		owners: map[string]string{}, starting: map[string]map[string]bool{}, since: map[string]time.Time{}, noted: map[string]int{}, told: map[string]told{}, missing: map[string]time.Time{}}
+		owners: map[string]string{}, starting: map[string]map[string]bool{}, since: map[string]time.Time{}, noted: map[string]int{}, held: map[string]time.Time{}, told: map[string]told{}, missing: map[string]time.Time{}}
 }
 
 // Run reconciles clusters until ctx ends. Several may run over one store; each
@@ -156,6 +157,7 @@ func (r *runner) settled(key string, notes int) {
 	}
 	delete(r.starting, key)
 	delete(r.since, key)
+	delete(r.held, key)
 	delete(r.told, key)
 }
 
