@@ -201,7 +201,7 @@ func (m *Mirror) openLocal(name string) (*os.File, time.Time, error) {
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // it was only read
 	// Looked at before: opening a pipe would wait.
 	info, err := root.Stat(name)
 	if errors.Is(err, os.ErrNotExist) || err == nil && !info.Mode().IsRegular() {

@@ -84,9 +84,18 @@ func (a *apt) install(ctx context.Context, names []string) error {
 	return a.run(ctx, nil, "apt-get", slices.Concat(unattended(), []string{"--only-upgrade", "install", "--"}, names)...)
 }
 
-// configure finishes what was begun.
-func (a *apt) configure(ctx context.Context) error {
-	return a.run(ctx, nil, "dpkg", "--force-confdef", "--force-confold", "--configure", "-a")
+// finish finishes what was begun: of packages that need each other, one may be
+// there and the other not yet.
+func (a *apt) finish(ctx context.Context) error {
+	err := a.run(ctx, nil, "dpkg", "--force-confdef", "--force-confold", "--configure", "-a")
+	if err == nil {
+		return nil
+	}
+	mended := a.run(ctx, nil, "apt-get", slices.Concat(unattended(), []string{"-o", "Acquire::Retries=3", "--fix-broken", "install"})...)
+	if mended == nil {
+		return nil
+	}
+	return errors.Join(err, mended)
 }
 
 func (a *apt) clean(ctx context.Context) error { return a.run(ctx, nil, "apt-get", "clean") }
@@ -135,7 +144,7 @@ func (a *apt) run(ctx context.Context, out *[]byte, name string, args ...string)
 
 // called is a tool and what it was told to do.
 func called(name string, args []string) string {
-	for _, word := range []string{"update", "upgrade", "install", "clean", "--configure"} {
+	for _, word := range []string{"update", "upgrade", "install", "clean", "--configure", "--fix-broken"} {
 		if slices.Contains(args, word) {
 			return name + " " + strings.TrimLeft(word, "-")
 		}

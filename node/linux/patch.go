@@ -33,6 +33,8 @@ type patchState struct {
 	LookError  string            `json:"lookError,omitempty"`
 	Looked     time.Time         `json:"looked,omitzero"`
 	Upgradable []node.Update     `json:"upgradable,omitempty"`
+	// Before are the packages' versions when the order was begun, until it has ended.
+	Before map[string]string `json:"before,omitempty"`
 }
 
 const patchStatePath = "/var/lib/bastide/patches.json"
@@ -156,25 +158,24 @@ func updatesOf(plan []node.Planned) []node.Update {
 func (p *patcher) patch(ctx context.Context, wish node.Patch, state patchState) patchState {
 	status := &node.PatchStatus{Token: wish.Token, Begun: time.Now().UTC()}
 	if state.Patch != nil && state.Patch.Token == wish.Token { // cut short by a reboot
-		status.Begun, status.Installed = state.Patch.Begun, state.Patch.Installed
+		status.Begun = state.Patch.Begun
+	} else {
+		state.Before = nil
 	}
 	state.Patch = status
-	p.keep(state)
-	p.log.Info("patching", "token", wish.Token, "until", wish.Until)
-	if wish.Over(time.Now()) { // a node that is new since, perhaps
+	if wish.Over(time.Now()) && state.Before == nil { // a node that is new since, perhaps
 		status.Partial, status.Ended = true, time.Now().UTC()
 		return state
 	}
-	plan, err := p.install(ctx, wish, status)
+	p.log.Info("patching", "token", wish.Token, "until", wish.Until)
+	err := p.install(ctx, wish, &state)
 	if ctx.Err() != nil {
 		return state
 	}
+	state.Before = nil
 	if err != nil {
 		status.Error = err.Error()
 		p.log.Warn("patching failed", "error", err)
-	}
-	if plan != nil || err == nil {
-		state.LookError, state.Looked, state.Upgradable = "", time.Now().UTC(), updatesOf(plan)
 	}
 	if packages := restartFor(status.Installed); len(packages) > 0 {
 		if err := requireReboot(packages); err != nil {
@@ -186,46 +187,73 @@ func (p *patcher) patch(ctx context.Context, wish node.Patch, state patchState) 
 	return state
 }
 
-// install gives what is left to install.
-func (p *patcher) install(ctx context.Context, wish node.Patch, status *node.PatchStatus) ([]node.Planned, error) {
+// install installs what the window lets it, and finds out what is left.
+func (p *patcher) install(ctx context.Context, wish node.Patch, state *patchState) error {
 	before, sources, err := p.apt.installed(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	// What a killed run left half done comes first.
-	if err := p.apt.configure(ctx); err != nil {
-		return nil, err
+	if state.Before == nil {
+		state.Before = before
 	}
-	download, cancel := untilWindow(ctx, wish, updateLimit)
+	p.keep(*state)
+	// What a killed run left half done comes first, whatever the time is.
+	problems := []error{p.finish(ctx)}
+	var plan []node.Planned
+	if state.Patch.Partial = wish.Over(time.Now()); !state.Patch.Partial {
+		if plan, err = p.fetch(ctx, wish); err != nil {
+			problems = append(problems, err)
+		} else {
+			state.LookError, state.Looked = "", time.Now().UTC()
+			problems = append(problems, p.installAll(ctx, wish, state.Patch, node.BySource(names(plan), sources)))
+		}
+	}
+	after, _, err := p.apt.installed(ctx)
+	if err != nil {
+		return errors.Join(append(problems, err)...)
+	}
+	state.Patch.Installed = node.Changes(state.Before, after)
+	if plan != nil {
+		state.Upgradable = updatesOf(slices.DeleteFunc(plan, func(planned node.Planned) bool { return after[planned.Package] != planned.From }))
+	}
+	return errors.Join(append(problems, p.apt.clean(ctx))...)
+}
+
+func (p *patcher) finish(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, packageLimit)
 	defer cancel()
-	plan, err := p.apt.plan(download)
+	return p.apt.finish(ctx)
+}
+
+// fetch brings all packages here that there is something newer of.
+func (p *patcher) fetch(ctx context.Context, wish node.Patch) ([]node.Planned, error) {
+	ctx, cancel := untilWindow(ctx, wish, updateLimit)
+	defer cancel()
+	plan, err := p.apt.plan(ctx)
 	if err != nil {
 		return nil, err
 	}
-	names := names(plan)
-	if err := p.apt.download(download, names); err != nil {
-		return plan, err
+	if plan == nil {
+		plan = []node.Planned{} // known to be nothing
 	}
+	return plan, p.apt.download(ctx, names(plan))
+}
+
+// installAll begins no group of packages after the window. One that was begun is
+// finished, unless it hangs.
+func (p *patcher) installAll(ctx context.Context, wish node.Patch, status *node.PatchStatus, groups [][]string) error {
 	var problems []error
-	for _, group := range node.BySource(names, sources) {
-		if wish.Over(time.Now()) {
-			status.Partial = true
+	for _, group := range groups {
+		if status.Partial = wish.Over(time.Now()); status.Partial {
 			break
 		}
-		// A package that was begun is finished, unless it hangs.
 		limited, cancel := context.WithTimeout(ctx, packageLimit)
 		if err := p.apt.install(limited, group); err != nil {
 			problems = append(problems, err)
 		}
 		cancel()
 	}
-	after, _, err := p.apt.installed(ctx)
-	if err != nil {
-		return plan, errors.Join(append(problems, err)...)
-	}
-	status.Installed = merge(status.Installed, node.Changes(before, after))
-	problems = append(problems, p.apt.clean(ctx))
-	return slices.DeleteFunc(plan, func(planned node.Planned) bool { return after[planned.Package] != planned.From }), errors.Join(problems...)
+	return errors.Join(problems...)
 }
 
 const (
@@ -248,20 +276,6 @@ func names(plan []node.Planned) []string {
 		list = append(list, planned.Package)
 	}
 	return list
-}
-
-// merge adds what a second run of the same token installed.
-func merge(first, second []node.Update) []node.Update {
-	known := map[node.Update]bool{}
-	for _, u := range first {
-		known[u] = true
-	}
-	for _, u := range second {
-		if !known[u] {
-			first = append(first, u)
-		}
-	}
-	return first
 }
 
 // restartFor are the packages for which a restart is due: by their kind, or

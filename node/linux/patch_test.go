@@ -46,6 +46,13 @@ func TestPatch(t *testing.T) {
 
 	begin := time.Now()
 	w.change(func(c *node.Config) { c.Patch = &node.Patch{Token: "night 1", Until: time.Now().Add(time.Hour)} })
+	// The machine is stopped in the middle: it goes on when it is back.
+	w.eventually("it installs", 2*time.Minute, func() bool {
+		_, err := w.in("grep", "-q", "^Setting up", aptLog)
+		return err == nil
+	})
+	w.spec.Boots++
+	w.up()
 	w.eventually("it is patched", 5*time.Minute, func() bool {
 		s := w.says()
 		return s.Patch != nil && s.Patch.Token == "night 1" && !s.Patch.Ended.IsZero()

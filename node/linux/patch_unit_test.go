@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"bastide.dev/node"
 )
 
 func TestReplacedFilesAreSeenInMaps(t *testing.T) {
@@ -44,12 +42,5 @@ func TestAToolThatHangsIsEnded(t *testing.T) {
 	}
 	if err := (&apt{kids: kids, dir: t.TempDir()}).run(t.Context(), &out, "sh", "-c", "exit 3"); err == nil || !strings.Contains(err.Error(), "status 3") {
 		t.Errorf("%v", err)
-	}
-}
-
-func TestMergeKeepsBothRuns(t *testing.T) {
-	a, b := node.Update{Package: "a", From: "1", To: "2"}, node.Update{Package: "b", From: "1", To: "2"}
-	if got := merge([]node.Update{a}, []node.Update{a, b}); len(got) != 2 || got[1] != b {
-		t.Errorf("%+v", got)
 	}
 }
