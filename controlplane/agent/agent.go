@@ -66,6 +66,7 @@ type Agent struct {
 	Config
 	lost      chan struct{} // holds one token after Lost
 	connected *connection   // Run's own
+	reviewer  *reviewer     // the session's own or, between two, Run's; nil: nobody was ever wanted
 
 	mu      sync.Mutex // guards what follows
 	spec    *controlplane.Spec
@@ -116,6 +117,7 @@ func (a *Agent) State() State {
 // Run works until ctx ends. Each life of the API server is a session of its
 // own: it waits for the server, and begins anew when the server is lost.
 func (a *Agent) Run(ctx context.Context) {
+	defer func() { a.reviewer.end() }()
 	for ctx.Err() == nil {
 		err := a.once(ctx)
 		a.update(func(s *State) { s.Serving, s.Ready = false, false })

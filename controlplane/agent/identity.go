@@ -68,8 +68,25 @@ func (s *session) wantReviews() *addons.Admission {
 	return &addons.Admission{URL: "https://" + admissionAddress + admission.Path, CA: s.current().Keys.Trust().CA}
 }
 
-// review serves reviews of pods from when they are wanted first until ctx ends.
-// Only then the API server is told of it.
+// reviewer serves reviews of pods. It goes on between sessions: the next API
+// server asks before its session is there.
+type reviewer struct {
+	leaf   pki.Pair
+	cancel context.CancelFunc
+	ended  chan struct{} // closed when it serves no more
+	err    error         // why; set before ended is closed
+}
+
+// end is called by Run, and by the session that has another.
+func (r *reviewer) end() {
+	if r != nil {
+		r.cancel()
+		<-r.ended
+	}
+}
+
+// review serves reviews of pods from when they are wanted first. Only then the
+// API server is told of it.
 func (s *session) review(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -80,24 +97,61 @@ func (s *session) review(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("serve reviews of pods: %w", err)
 	}
-	leaf, err := ca.Issue(pki.Request{CommonName: "admission", IPs: []netip.Addr{netip.MustParseAddrPort(admissionAddress).Addr()}, Server: true, Lifetime: connectionLife})
-	if err != nil {
-		return fmt.Errorf("serve reviews of pods: %w", err)
-	}
-	certificate, err := leaf.TLS()
-	if err != nil {
-		return fmt.Errorf("serve reviews of pods: %w", err)
-	}
-	listener, err := s.Listen("tcp", admissionAddress)
-	if err != nil {
-		return fmt.Errorf("serve reviews of pods: %w", err)
+	r := s.reviewer
+	if r == nil || r.over() || !ca.Current(r.leaf, reviewRequest(), time.Now()) {
+		r.end()
+		if r, err = s.newReviewer(ctx, ca); err != nil {
+			return fmt.Errorf("serve reviews of pods: %w", err)
+		}
+		s.reviewer = r
 	}
 	s.mu.Lock()
 	s.reviewing = true
 	s.mu.Unlock()
 	s.queue.Add(keyRender)
-	return admission.Serve(ctx, listener, certificate, &admission.Handler{Config: admission.Config{
-		Settings: s.settings, ServiceAccount: s.serviceAccount, Logger: s.Logger}})
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-r.ended:
+		return fmt.Errorf("serve reviews of pods: %w", r.err)
+	}
+}
+
+func reviewRequest() pki.Request {
+	return pki.Request{CommonName: "admission", IPs: []netip.Addr{netip.MustParseAddrPort(admissionAddress).Addr()}, Server: true, Lifetime: connectionLife}
+}
+
+// newReviewer listens when it returns. It outlives ctx.
+func (s *session) newReviewer(ctx context.Context, ca *pki.CA) (*reviewer, error) {
+	leaf, err := ca.Issue(reviewRequest())
+	if err != nil {
+		return nil, err
+	}
+	certificate, err := leaf.TLS()
+	if err != nil {
+		return nil, err
+	}
+	listener, err := s.Listen("tcp", admissionAddress)
+	if err != nil {
+		return nil, err
+	}
+	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	r := &reviewer{leaf: leaf, cancel: cancel, ended: make(chan struct{})}
+	go func() { // who ends it waits for it
+		defer close(r.ended)
+		r.err = admission.Serve(serving, listener, certificate, &admission.Handler{Config: admission.Config{
+			Settings: s.settings, ServiceAccount: s.serviceAccount, Logger: s.Logger}})
+	}()
+	return r, nil
+}
+
+func (r *reviewer) over() bool {
+	select {
+	case <-r.ended:
+		return true
+	default:
+		return false
+	}
 }
 
 func (s *session) settings() (admission.Settings, bool) {

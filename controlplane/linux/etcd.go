@@ -21,8 +21,9 @@ import (
 
 const (
 	etcdDial    = 2 * time.Second
-	etcdHealthy = 15 * time.Second // until what it came with is taken again
-	quiet       = 2 * time.Second  // for requests under way to end
+	etcdHealthy = 15 * time.Second       // until what it came with is taken again
+	quiet       = 10 * time.Second       // for requests under way to end
+	breath      = 400 * time.Millisecond // in which TCP sends again what was dropped, and a request ends
 )
 
 // etcdClient talks to a control plane's etcd from within its namespace.
@@ -78,10 +79,9 @@ func (p *Plane) changeEtcd(ctx context.Context, in *instance, a *attempt) error 
 		if err := p.at(ctx, "etcd"); err != nil {
 			return err
 		}
-		if err := p.hold(ctx, in, a, d, true); err != nil {
+		if err := awaitQuiet(ctx, api, func(held bool) error { return p.hold(ctx, in, a, d, held) }); err != nil {
 			return err
 		}
-		awaitQuiet(ctx, api)
 		if err := p.at(ctx, "held"); err != nil {
 			return err
 		}
@@ -119,16 +119,26 @@ func (p *Plane) hold(ctx context.Context, in *instance, a *attempt, d *draft, he
 	return lead(d.netns, in.way(now))
 }
 
-// awaitQuiet waits for the requests that are under way, and not for ever: one
-// that waits longer for a webhook may meet etcd while it is away, as ever.
-func awaitQuiet(ctx context.Context, api *slotClient) {
-	ctx, cancel := context.WithTimeout(ctx, quiet)
-	defer cancel()
-	for ctx.Err() == nil {
-		if n, err := api.executing(ctx); err == nil && n == 0 {
-			return
+// awaitQuiet holds clients back until no request is under way. One whose beginning
+// came and whose rest is held back would never end: clients are let go on then, and
+// held back again. Not for ever: a request that waits so long for a webhook may meet
+// what comes, as ever.
+func awaitQuiet(ctx context.Context, api *slotClient, hold func(held bool) error) error {
+	for end := time.Now().Add(quiet); ; pause(ctx, breath) {
+		if err := hold(true); err != nil {
+			return err
 		}
-		pause(ctx, probeEvery)
+		for begin := time.Now(); ctx.Err() == nil && time.Since(begin) < breath; pause(ctx, probeEvery/5) {
+			if n, err := api.executing(ctx); err == nil && n == 0 {
+				return nil
+			}
+		}
+		if ctx.Err() != nil || time.Now().After(end) {
+			return ctx.Err()
+		}
+		if err := hold(false); err != nil {
+			return err
+		}
 	}
 }
 
@@ -176,14 +186,14 @@ func (p *Plane) etcdBack(ctx context.Context, in *instance, a *attempt, before s
 }
 
 // awaitEtcd waits until etcd answers, and the API server gets answers of it.
-func (p *Plane) awaitEtcd(ctx context.Context, spec controlplane.Spec, api *slotClient) error {
+func (p *Plane) awaitEtcd(ctx context.Context, spec controlplane.Spec, api *slotClient) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, etcdHealthy)
 	defer cancel()
 	client, err := p.etcdClient(spec)
 	if err != nil {
 		return err
 	}
-	defer client.Close()
+	defer func() { err = errors.Join(err, client.Close()) }()
 	for {
 		once, cancel := context.WithTimeout(ctx, etcdDial)
 		_, err = client.Get(once, "/registry/health", clientv3.WithCountOnly())

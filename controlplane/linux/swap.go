@@ -151,7 +151,7 @@ func (p *Plane) awaitGood(ctx context.Context, spec controlplane.Spec, d *draft)
 	}
 	deadline := time.NewTimer(within)
 	defer deadline.Stop()
-	begun, wait := 0, probeEvery
+	begun := 0
 	for good := false; ; {
 		status, _ := p.supervisor.Status(processName(d.id, d.slot.Program()))
 		why := errors.New("it doesn't run")
@@ -168,7 +168,8 @@ func (p *Plane) awaitGood(ctx context.Context, spec controlplane.Spec, d *draft)
 		case why == nil && good && status.PID == begun:
 			return nil
 		}
-		good, begun, wait = why == nil, status.PID, probeEvery
+		good, begun = why == nil, status.PID
+		wait := probeEvery
 		if good {
 			wait = steady
 		}
@@ -273,7 +274,8 @@ func (p *Plane) partFrom(in *instance, name string) error {
 	if err != nil || !slices.Contains(recorded, processName(in.id, name)) {
 		return err
 	}
-	if !known || spec.Stopped {
+	status, set := p.supervisor.Status(processName(in.id, name))
+	if !known || spec.Stopped || set && status.PID == 0 {
 		return p.end(p.ctx, in.id, p.supervisor.Stop, name)
 	}
 	api, err := dialSlot(spec, p.Netns(spec.Namespace), p.readRunning(in.id).Slot.Other())
@@ -281,10 +283,9 @@ func (p *Plane) partFrom(in *instance, name string) error {
 		return err
 	}
 	defer api.hangUp()
-	if err := p.leave(in, spec, true); err != nil {
+	if err := awaitQuiet(p.ctx, api, func(held bool) error { return p.leave(in, spec, held) }); err != nil {
 		return err
 	}
-	awaitQuiet(p.ctx, api)
 	err = p.end(p.ctx, in.id, p.supervisor.Stop, name)
 	if p.ctx.Err() != nil {
 		return p.ctx.Err()
