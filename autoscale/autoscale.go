@@ -97,7 +97,7 @@ type Pod struct {
 }
 
 // Key names a pod.
-func (p *Pod) Key() string { return p.Namespace + "/" + p.Name }
+func (pod *Pod) Key() string { return pod.Namespace + "/" + pod.Name }
 
 // Port is a port of the node that a pod takes.
 type Port struct {

@@ -33,14 +33,14 @@ func (p *Provider) actOnNodes(action string) arm.Hook {
 		if r.Old == nil {
 			return nil, fault.New(fault.NotFound, "ResourceNotFound", "The Resource '%s' was not found.", r.ID)
 		}
-		set, instances := r.ID, []string(nil)
+		set := r.ID
+		var instances []string
 		if strings.EqualFold(r.ID.Type(), Namespace+"/virtualMachineScaleSets/virtualMachines") {
 			set, instances = r.ID.Parent(), []string{r.ID.Name()}
+		} else if named, err := instanceIDs(r.Body); err != nil {
+			return nil, err
 		} else {
-			var err error
-			if instances, err = instanceIDs(r.Body); err != nil {
-				return nil, err
-			}
+			instances = named
 		}
 		changes, err := p.Nodes.PlanAction(ctx, set, action, instances)
 		if err != nil {
