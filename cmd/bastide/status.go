@@ -177,7 +177,7 @@ func printStatus(cmd *cobra.Command, view statusView) error {
 		fmt.Fprintln(w, "\nOPERATION ON\tSTATE\tNODES\tWAITS FOR")
 	}
 	for _, p := range view.Operations {
-		fmt.Fprintf(w, "%s\t%s\t%d of %d\t%s\n", operationName(p.Resource), p.State, p.Done, p.Total, printable(p.Waits))
+		fmt.Fprintf(w, "%s\t%s\t%d of %d\t%s\n", operationName(p.Resource), p.State, p.Done, p.Total, shown(p.Waits))
 	}
 	if view.SignIns != "" {
 		fmt.Fprintf(w, "\n%s\n", view.SignIns)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -97,7 +96,8 @@ func watchStatus(cmd *cobra.Command, g *global, s store.Store) error {
 	return watchProgress(cmd.Context(), s, print)
 }
 
-// line is the change for people: what, how far, and what it waits for.
+// line is the change for people: what, how far, and what it waits for. Reasons
+// come from inside clusters, and may hold anything.
 func (w watched) line() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s  %s  ", w.Time.Format(time.TimeOnly), operationName(w.Resource))
@@ -119,18 +119,7 @@ func (w watched) line() string {
 			b.WriteString("  " + w.Waits)
 		}
 	}
-	return printable(b.String())
-}
-
-// printable leaves out what would do something to a terminal: reasons come from
-// inside clusters.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return ' '
-	}, text)
+	return shown(b.String())
 }
 
 // operationName is what an operation is on, in short: "c1" or "c1/nodepool1".

@@ -83,7 +83,7 @@ func TestWatchTellsEachChangeOnce(t *testing.T) {
 		want := []string{
 			"c1/np1  Upgrading  0 of 3 nodes  node n1: is being drained, 2 pods to go",
 			"c1/np1  Upgrading  3 of 3 nodes",
-			"c1/np1  Upgrading: Failed after 42.00 s: it was [2J full",
+			"c1/np1  Upgrading: Failed after 42.00 s: it was?[2J full",
 		}
 		if !slices.Equal(lines, want) {
 			t.Errorf("told:\n%s\nwant:\n%s", strings.Join(lines, "\n"), strings.Join(want, "\n"))
