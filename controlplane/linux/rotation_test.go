@@ -154,7 +154,35 @@ func TestAuthoritiesRotateUnnoticed(t *testing.T) {
 		t.Errorf("certificates: %+v", status.Certificates)
 	}
 	r.oldIsRefused(old, spec)
-	r.admin(spec).must("GET", "/api/v1/nodes", nil)
+	r.signsForUsers(spec)
+}
+
+// signsForUsers: the controller manager signs what users ask for, with the new.
+func (r *rig) signsForUsers(spec controlplane.Spec) {
+	r.t.Helper()
+	const requests = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+	admin := r.admin(spec)
+	ask(r.t, admin, "mine", "kubernetes.io/kube-apiserver-client", []string{"client auth", "digital signature"}, "node-1", nil, "")
+	var o map[string]any
+	if err := json.Unmarshal(admin.must("GET", requests+"/mine", nil), &o); err != nil {
+		r.t.Fatal(err)
+	}
+	o["status"] = map[string]any{"conditions": []any{map[string]any{"type": "Approved", "status": "True", "reason": "Test", "message": "test"}}}
+	admin.must("PUT", requests+"/mine/approval", o)
+	eventually(r.t, "the request is signed", func() bool {
+		var made struct{ Status struct{ Certificate []byte } }
+		if err := json.Unmarshal(admin.must("GET", requests+"/mine", nil), &made); err != nil {
+			r.t.Fatal(err)
+		}
+		if len(made.Status.Certificate) == 0 {
+			return false
+		}
+		ca, err := pki.OpenCA(pki.Pair(spec.Keys.CA))
+		if err != nil || !ca.IssuedBy(made.Status.Certificate) {
+			r.t.Errorf("it isn't signed by the new authority: %v", err)
+		}
+		return true
+	})
 }
 
 // podToken is a token that lives as long as the cluster.
