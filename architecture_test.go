@@ -51,7 +51,7 @@ var edges = map[string]string{
 	"autoscale":    "fault",
 	"reboots":      "fault",
 	"metadata":     "fault dataplane", // it answers what the data plane knows by address
-	"host":         "fault store machine controlplane dataplane ruleset metadata",
+	"host":         "fault store pki machine controlplane dataplane ruleset metadata",
 
 	// Providers: not each other.
 	"cluster":         "fault resource store reconcile pki machine node controlplane dataplane host arm oidc autoscale maintenance roll reboots",
