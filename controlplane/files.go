@@ -3,8 +3,6 @@
 package controlplane
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 
 	"sigs.k8s.io/yaml"
@@ -67,14 +65,13 @@ func (c *compiler) files() ([]File, error) {
 // encryption seals Secrets with XSalsa20 and Poly1305, whose random nonces are
 // long enough for any number of writes. The key's name tells it from the next.
 func encryption(key []byte) object {
-	sum := sha256.Sum256(key)
 	return object{
 		"apiVersion": "apiserver.config.k8s.io/v1",
 		"kind":       "EncryptionConfiguration",
 		"resources": []object{{
 			"resources": []string{"secrets"},
 			"providers": []object{
-				{"secretbox": object{"keys": []object{{"name": "key-" + hex.EncodeToString(sum[:4]), "secret": key}}}},
+				{"secretbox": object{"keys": []object{{"name": EncryptionKeyName(key), "secret": key}}}},
 				{"identity": object{}},
 			},
 		}},

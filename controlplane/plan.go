@@ -119,6 +119,8 @@ func (s *Spec) Validate() error {
 	s.Keys.validateFormer(need)
 	s.Cloud.validate(need)
 	s.Directory.validate(need)
+	s.Backups.validate(need)
+	s.Restore.validate(need)
 	return fault.Join(problems...)
 }
 

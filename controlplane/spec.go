@@ -59,6 +59,9 @@ type Spec struct {
 	Autoscaler *Autoscaler `json:"autoscaler,omitempty"`
 	// Reboots is there while a node needs a reboot, or has the lock.
 	Reboots *Reboots `json:"reboots,omitempty"`
+	// Backups are kept; nil: none is. Restore replaces the data, once.
+	Backups *Backups `json:"backups,omitempty"`
+	Restore *Restore `json:"restore,omitempty"`
 }
 
 // Cloud is how the cloud-controller-manager acts on the service's ARM, with the
@@ -157,6 +160,9 @@ type Status struct {
 	// Reboots answers the spec's.
 	Reboots *RebootsStatus `json:"reboots,omitempty"`
 	Scaling *Scaling       `json:"scaling,omitempty"` // with an Autoscaler
+	Backups []Backup       `json:"backups,omitempty"`
+	// Restore is the spec's, or the last one that was.
+	Restore *RestoreStatus `json:"restore,omitempty"`
 	// Authorities tells whose certificates count; Certificates which are in use.
 	Authorities  *Authorities  `json:"authorities,omitempty"`
 	Certificates []Certificate `json:"certificates,omitempty"`
