@@ -166,7 +166,7 @@ func awaitGroup(ctx context.Context, group int, ended <-chan unix.WaitStatus) er
 	_ = unix.Kill(-group, unix.SIGTERM)
 	select {
 	case <-ended:
-	case <-time.After(10 * time.Second):
+	case <-time.After(3 * time.Second): // a machine that stops hasn't long
 		_ = unix.Kill(-group, unix.SIGKILL)
 		<-ended
 	}

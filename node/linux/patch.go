@@ -244,7 +244,7 @@ func (p *patcher) fetch(ctx context.Context, wish node.Patch) ([]node.Planned, e
 func (p *patcher) installAll(ctx context.Context, wish node.Patch, status *node.PatchStatus, groups [][]string) error {
 	var problems []error
 	for _, group := range groups {
-		if status.Partial = wish.Over(time.Now()); status.Partial {
+		if status.Partial = wish.Over(time.Now()); status.Partial || ctx.Err() != nil {
 			break
 		}
 		limited, cancel := context.WithTimeout(ctx, packageLimit)
