@@ -35,7 +35,10 @@ type instance struct {
 	attempt    *attempt            // under way, or nil
 	refused    string              // why the last one ended
 	deprecated []controlplane.DeprecatedUse
-	leaving    bool // clients are kept from the slot that isn't in charge
+	// parting: the former API server is there still, and answers those who are with it
+	// as it was told to.
+	parting bool
+	leaving bool // clients are kept from the slot that isn't in charge
 }
 
 func (in *instance) set(spec controlplane.Spec, err error) {
@@ -69,7 +72,7 @@ func (in *instance) apiServerIs(pid int) {
 func (in *instance) takenOver(slot controlplane.Slot, pid int) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.slot, in.apiServer = slot, pid
+	in.slot, in.apiServer, in.parting = slot, pid, true
 	if in.agent != nil {
 		in.agent.Lost()
 	}
@@ -148,7 +151,7 @@ func (p *Plane) Status(id string) controlplane.Status {
 	}
 	in.mu.Lock()
 	spec, known, err, a := in.spec, in.known, in.err, in.agent
-	slot, changing, refused, deprecated := in.slot, in.attempt != nil, in.refused, in.deprecated
+	slot, changing, refused, deprecated := in.slot, in.attempt != nil || in.parting, in.refused, in.deprecated
 	in.mu.Unlock()
 	if !known {
 		return status

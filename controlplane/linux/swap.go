@@ -254,6 +254,7 @@ func (p *Plane) refuse(ctx context.Context, in *instance, a *attempt, why error)
 // empty ends what runs in the slot that isn't in charge, and removes its files:
 // some are secrets. in.second is held.
 func (p *Plane) empty(in *instance) {
+	defer in.parted(p)
 	name := p.readRunning(in.id).Slot.Other().Program()
 	err := p.partFrom(in, name)
 	if err == nil && p.ctx.Err() == nil {
@@ -262,6 +263,14 @@ func (p *Plane) empty(in *instance) {
 	if err != nil && p.ctx.Err() == nil {
 		p.Logger.Error("the former API server isn't cleared away", "controlplane", in.id, "error", err)
 	}
+}
+
+// parted tells that nobody is with a former API server any more.
+func (in *instance) parted(p *Plane) {
+	in.mu.Lock()
+	in.parting = false
+	in.mu.Unlock()
+	p.changes.add(in.id)
 }
 
 // partFrom ends an API server whose clients are to go to the other. It refuses
@@ -313,6 +322,9 @@ func (p *Plane) tidy(in *instance, slot controlplane.Slot) error {
 	if err != nil || !slices.Contains(recorded, processName(in.id, slot.Other().Program())) {
 		return err
 	}
+	in.mu.Lock()
+	in.parting = true
+	in.mu.Unlock()
 	p.agents.Go(func() {
 		if in.second.lockContext(p.ctx) == nil {
 			defer in.second.Unlock()

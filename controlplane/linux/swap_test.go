@@ -37,7 +37,7 @@ type load struct {
 	wrote  []string
 }
 
-const counter = "/api/v1/namespaces/default/configmaps/counter"
+const countedObject = "/api/v1/namespaces/default/configmaps/counter"
 
 func newLoad(r *rig, spec controlplane.Spec) *load {
 	r.t.Helper()
@@ -64,11 +64,11 @@ func newLoad(r *rig, spec controlplane.Spec) *load {
 				case <-tick.C:
 				}
 				if n%2 == 0 {
-					l.request(ctx, u, "GET", counter, "")
+					l.request(ctx, u, "GET", countedObject, "")
 					continue
 				}
 				value := fmt.Sprintf("%d-%d", worker, n)
-				l.request(ctx, u, "PATCH", counter, value)
+				l.request(ctx, u, "PATCH", countedObject, value)
 			}
 		})
 	}
