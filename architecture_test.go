@@ -35,6 +35,7 @@ var edges = map[string]string{
 	"instance":  "fault",
 	"rbac":      "fault",
 	"stream":    "",
+	"backup":    "fault",
 
 	// Pure cores of cluster's.
 	"maintenance": "fault",
@@ -44,8 +45,8 @@ var edges = map[string]string{
 	"ruleset":      "fault",
 	"dataplane":    "fault ruleset",
 	"netpolicy":    "fault ruleset",
-	"machine":      "fault cgroup bundle nodeimage node",
-	"node":         "fault supervise pki cgroup netpolicy",
+	"machine":      "fault cgroup bundle nodeimage",
+	"node":         "fault supervise pki cgroup netpolicy machine",
 	"controlplane": "fault supervise pki cgroup bundle reconcile admission autoscale reboots",
 	"admission":    "fault",
 	"autoscale":    "fault",

@@ -48,6 +48,7 @@ func TestBench(t *testing.T) {
 		{"reads", func(t *testing.T) { benchReads(t, r, o) }},
 		{"network", func(t *testing.T) { benchNetwork(t, r, o) }},
 		{"identity", func(t *testing.T) { benchIdentity(t, r, o) }},
+		{"lifecycle", func(t *testing.T) { benchLifecycle(t, r, o) }},
 		{"many", func(*testing.T) { benchMany(r, o) }},
 	}
 	ran := 0

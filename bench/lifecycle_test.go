@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build bench
+
+package bench
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"bastide.dev/bundle"
+	"bastide.dev/stream"
+	"bastide.dev/testcloud"
+)
+
+const (
+	rollName     = "roll"
+	rollNodes    = 3
+	apiRate      = 100 // requests a second
+	webRate      = 200
+	manyObjects  = 10_000
+	grownNodes   = 10
+	growPatience = 2 * time.Minute
+)
+
+// lifecycle is a cluster that is upgraded, rotated and restored, with users.
+type lifecycle struct {
+	*outsider
+	*kube
+	r        *report
+	config   []byte
+	terminal string
+	web      string
+}
+
+// benchLifecycle measures what users notice of a platform at work: nothing, is
+// what is promised, so each operation goes on under a stream of requests.
+func benchLifecycle(t *testing.T, r *report, o *outsider) {
+	l := &lifecycle{outsider: o, r: r}
+	if err := l.set(); err != nil {
+		r.problem(fmt.Errorf("lifecycle: %w", err))
+		return
+	}
+	for _, part := range []struct {
+		name string
+		do   func() error
+	}{
+		{"control plane", l.benchControlPlane}, {"nodes", l.benchNodes}, {"certificates", l.benchCertificates}, {"growth", l.benchGrowth},
+	} {
+		t.Run(part.name, func(t *testing.T) {
+			o.t = t
+			if err := part.do(); err != nil {
+				r.problem(fmt.Errorf("%s: %w", part.name, err))
+			}
+		})
+	}
+	o.t = t
+	if _, err := o.remove(rollName); err != nil {
+		r.problem(err)
+	}
+}
+
+func (l *lifecycle) set() error {
+	body := oneNode(rollName)
+	properties := body["properties"].(map[string]any)
+	properties["kubernetesVersion"] = bundle.KubernetesVersions()[1]
+	properties["agentPoolProfiles"] = []any{agentPool(rollNodes)}
+	if _, err := l.change(http.MethodPut, l.clusterPath(rollName), body); err != nil {
+		return err
+	}
+	if err := l.credentials(); err != nil {
+		return err
+	}
+	manifest := l.t.TempDir() + "/web.yaml"
+	if err := os.WriteFile(manifest, []byte(testcloud.WebApp(2)), 0o600); err != nil {
+		return err
+	}
+	for _, args := range [][]string{{"apply", "-f", manifest}, {"rollout", "status", "deployment/web", "--timeout=120s"}} {
+		if _, err := l.kubectl(args...); err != nil {
+			return err
+		}
+	}
+	s := &scene{outsider: l.outsider}
+	if err := s.terminalAt("user"); err != nil {
+		return err
+	}
+	l.terminal = s.terminal
+	var service struct {
+		Status struct {
+			LoadBalancer struct{ Ingress []struct{ IP string } }
+		}
+	}
+	if err := l.await("/api/v1/namespaces/default/services/web", &service, func() bool { return len(service.Status.LoadBalancer.Ingress) > 0 }); err != nil {
+		return err
+	}
+	l.web = service.Status.LoadBalancer.Ingress[0].IP + ":80"
+	page := testcloud.Web(l.terminal, l.web)
+	var err error
+	for begin := time.Now(); time.Since(begin) < 30*time.Second; time.Sleep(100 * time.Millisecond) {
+		if err = page(l.t.Context()); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// credentials are a client's by certificate, which measures, and one's by
+// token, which outlasts every certificate.
+func (l *lifecycle) credentials() error {
+	var err error
+	if l.kube, err = l.outsider.kube(rollName); err != nil {
+		return err
+	}
+	for _, args := range [][]string{
+		{"create", "serviceaccount", "user"}, {"create", "rolebinding", "user", "--clusterrole=edit", "--serviceaccount=default:user"},
+	} {
+		if _, err := l.kubectl(args...); err != nil {
+			return err
+		}
+	}
+	token, err := l.kubectl("create", "token", "user", "--duration=6h")
+	if err != nil {
+		return err
+	}
+	text, err := l.kubectl("config", "view", "--raw", "-o", "json")
+	if err != nil {
+		return err
+	}
+	var config map[string]any
+	if err := json.Unmarshal([]byte(text), &config); err != nil {
+		return err
+	}
+	for _, user := range config["users"].([]any) {
+		user.(map[string]any)["user"] = map[string]any{"token": strings.TrimSpace(token)}
+	}
+	l.config, err = json.Marshal(config)
+	return err
+}
+
+func (l *lifecycle) kubectl(args ...string) (string, error) {
+	path, err := l.kubeconfig(rollName)
+	if err != nil {
+		return "", err
+	}
+	out, stderr, err := l.cloud.Try(l.t.Context(), "kubectl", append([]string{"--kubeconfig=" + path}, args...)...)
+	if err != nil {
+		return "", fmt.Errorf("kubectl %v: %w %s", args, err, stderr)
+	}
+	return out, nil
+}
+
+// under does something under streams of requests and adds how many failed.
+func (l *lifecycle) under(what string, do func() error) error {
+	request, err := testcloud.API(l.t.Context(), l.config)
+	if err != nil {
+		return err
+	}
+	api := stream.Begin(l.t.Context(), apiRate, request)
+	web := stream.Begin(l.t.Context(), webRate, testcloud.Web(l.terminal, l.web))
+	err = do()
+	for _, of := range []struct {
+		name  string
+		tally stream.Tally
+	}{{fmt.Sprintf("of %d requests a second to the API", apiRate), api.End()}, {fmt.Sprintf("of %d connections a second to the web app", webRate), web.End()}} {
+		say("%s, %s: %s", what, of.name, of.tally)
+		l.r.add(NewFigure(what+": failed "+of.name, "", []float64{float64(of.tally.Failed)}).Against(AtMost, 0).
+			With(fmt.Sprintf("%d sent", of.tally.Sent), fmt.Sprintf("longest time without an answer %.0f ms, slowest answer %.0f ms; %s",
+				millis(of.tally.Gap), millis(of.tally.Longest), strings.Join(of.tally.Failures, "; "))))
+	}
+	return err
+}
+
+func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+func (l *lifecycle) benchControlPlane() error {
+	return l.under("control plane 1.35 → 1.36", func() error {
+		took, err := l.changeCluster(func(p map[string]any) { p["kubernetesVersion"] = bundle.KubernetesVersions()[0] })
+		if err == nil {
+			l.r.add(NewFigure("control plane 1.35 → 1.36", "s", []float64{took}).Against(AtMost, 10).With("AKS: 5–10 min", ""))
+		}
+		return err
+	})
+}
+
+// changeCluster reads the cluster, changes its properties and writes it.
+func (l *lifecycle) changeCluster(edit func(properties map[string]any)) (float64, error) {
+	var cluster map[string]any
+	if err := l.get(l.clusterPath(rollName), &cluster); err != nil {
+		return 0, err
+	}
+	edit(cluster["properties"].(map[string]any))
+	return l.change(http.MethodPut, l.clusterPath(rollName), cluster)
+}
+
+func (l *lifecycle) get(path string, into any) error {
+	status, answer := l.do(http.MethodGet, path, nil)
+	if status != http.StatusOK {
+		return fmt.Errorf("GET %s: %d %s", path, status, answer)
+	}
+	return json.Unmarshal(answer, into)
+}
+
+// changePool is changeCluster for its pool.
+func (l *lifecycle) changePool(edit func(properties map[string]any)) (float64, error) {
+	path := l.clusterPath(rollName) + "/agentPools/np"
+	var pool map[string]any
+	if err := l.get(path, &pool); err != nil {
+		return 0, err
+	}
+	edit(pool["properties"].(map[string]any))
+	return l.change(http.MethodPut, path, pool)
+}
+
+func (l *lifecycle) benchNodes() error {
+	return l.under("three nodes 1.35 → 1.36, surge 1", func() error {
+		took, err := l.changePool(func(p map[string]any) {
+			p["orchestratorVersion"] = bundle.KubernetesVersions()[0]
+			p["upgradeSettings"] = map[string]any{"maxSurge": "1"}
+		})
+		if err == nil {
+			l.r.add(NewFigure("three nodes 1.35 → 1.36, surge 1: seconds a node", "s", []float64{took / rollNodes}).Against(AtMost, 10).
+				With("AKS: minutes a node", fmt.Sprintf("%.1f s in all, with the surge node's coming and going", took)))
+		}
+		return err
+	})
+}
+
+func (l *lifecycle) benchCertificates() error {
+	return l.under("rotation of all certificates", func() error {
+		took, err := l.change(http.MethodPost, l.clusterPath(rollName)+"/rotateClusterCertificates", nil)
+		if err == nil {
+			l.r.add(NewFigure("rotation of all certificates, three nodes", "s", []float64{took}).Against(AtMost, 30).With("AKS: up to 30 min without an API", ""))
+		}
+		return err
+	})
+}
+
+// benchGrowth lets pods that fit nowhere make nodes.
+func (l *lifecycle) benchGrowth() error {
+	const name = "grow"
+	body := oneNode(name)
+	pool := agentPool(1)
+	pool["enableAutoScaling"], pool["minCount"], pool["maxCount"] = true, 1, grownNodes
+	body["properties"].(map[string]any)["agentPoolProfiles"] = []any{pool}
+	if _, err := l.change(http.MethodPut, l.clusterPath(name), body); err != nil {
+		return err
+	}
+	k, err := l.outsider.kube(name)
+	if err != nil {
+		return err
+	}
+	// Of each node's two CPUs such a pod takes more than half.
+	app := map[string]any{"metadata": map[string]any{"name": "big"}, "spec": map[string]any{"replicas": grownNodes,
+		"selector": map[string]any{"matchLabels": map[string]any{"app": "big"}},
+		"template": map[string]any{"metadata": map[string]any{"labels": map[string]any{"app": "big"}}, "spec": map[string]any{
+			"containers": []any{map[string]any{"name": "web", "image": webImage, "resources": map[string]any{"requests": map[string]any{"cpu": "1100m"}}}}}}}}
+	begin := time.Now()
+	if err := k.post("/apis/apps/v1/namespaces/default/deployments", app); err != nil {
+		return err
+	}
+	var state struct{ Status struct{ ReadyReplicas int } }
+	err = errors.New("never looked")
+	for time.Since(begin) < growPatience && err != nil {
+		err = k.await("/apis/apps/v1/namespaces/default/deployments/big", &state, func() bool { return state.Status.ReadyReplicas == grownNodes })
+	}
+	if err != nil {
+		return fmt.Errorf("%d of %d pods run: %w", state.Status.ReadyReplicas, grownNodes, err)
+	}
+	l.r.add(NewFigure("1 → 10 nodes by pending pods, to all pods running", "s", []float64{time.Since(begin).Seconds()}).Against(AtMost, 10).With("AKS: minutes", ""))
+	_, err = l.remove(name)
+	return err
+}
