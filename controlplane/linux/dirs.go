@@ -25,7 +25,7 @@ import (
 //	etcd/    etcd's data, the uid's own
 //	audit/   the API server's audit log, the uid's own
 //	logs/    root's: a program gets its log as an open file
-//	backups/ root's: copies of etcd's data
+//	backups/ root's: copies of etcd's data, sealed ones in kept/
 const (
 	uidFile   = "uid"
 	configDir = "config"

@@ -29,6 +29,9 @@ func (p *Plane) halt(ctx context.Context, id string) error {
 	in := p.instance(id)
 	in.apply.Lock()
 	defer in.apply.Unlock()
+	if err := in.endJob(ctx); err != nil {
+		return err
+	}
 	release, err := in.settle(ctx)
 	if err != nil {
 		return err

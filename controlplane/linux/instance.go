@@ -39,6 +39,8 @@ type instance struct {
 	// as it was told to.
 	parting bool
 	leaving bool // clients are kept from the slot that isn't in charge
+
+	job job // has a lock of its own
 }
 
 func (in *instance) set(spec controlplane.Spec, err error) {
@@ -156,6 +158,7 @@ func (p *Plane) Status(id string) controlplane.Status {
 	if !known {
 		return status
 	}
+	p.tellBackups(&status, &spec, in)
 	trouble := p.processes(id, slot, &status)
 	switch {
 	case err != nil:

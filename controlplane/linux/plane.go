@@ -143,7 +143,8 @@ func (p *Plane) Apply(ctx context.Context, spec controlplane.Spec) error {
 		p.changes.add(spec.ID)
 		return err
 	}
-	return nil
+	p.tend(in)
+	return p.dropBackups(&spec)
 }
 
 func (p *Plane) instance(id string) *instance {
@@ -161,6 +162,9 @@ func (p *Plane) instance(id string) *instance {
 // they run as something else, are changed beside what serves: that goes on when
 // start returns.
 func (p *Plane) start(in *instance, spec controlplane.Spec) error {
+	if err := p.settleData(in); err != nil {
+		return err
+	}
 	owner, err := p.ensureDirs(spec.ID)
 	if err != nil {
 		return err
@@ -334,6 +338,9 @@ func (p *Plane) programs(plan controlplane.Plan) ([]program, error) {
 // stop ends all processes and keeps the data. etcd goes last, so that the
 // others can write what they have.
 func (p *Plane) stop(ctx context.Context, in *instance, spec controlplane.Spec) error {
+	if err := in.endJob(ctx); err != nil {
+		return err
+	}
 	release, err := in.settle(ctx)
 	if err != nil {
 		return err
@@ -365,7 +372,9 @@ func (p *Plane) ended(id string) error {
 }
 
 // everything is all programs in all places.
-func everything() []string { return append(controlplane.Programs(), controlplane.APIServerB) }
+func everything() []string {
+	return append(controlplane.Programs(), controlplane.APIServerB, controlplane.TrialEtcd)
+}
 
 // clients are the programs that write to etcd, by way of the API server or itself.
 func clients() []string {
@@ -390,6 +399,9 @@ func (p *Plane) Remove(ctx context.Context, id string) error {
 	in := p.instance(id)
 	in.apply.Lock()
 	defer in.apply.Unlock()
+	if err := in.endJob(ctx); err != nil {
+		return err
+	}
 	release, err := in.settle(ctx)
 	if err != nil {
 		return err

@@ -313,7 +313,7 @@ func (p *Plane) leave(in *instance, spec controlplane.Spec, leaving bool) error 
 func (in *instance) way(r running) way {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return way{to: r.Slot, held: r.Holding, leaving: in.leaving}
+	return way{to: r.Slot, held: r.Holding || in.job.onTrial(), leaving: in.leaving}
 }
 
 // tidy empties the other slot of what an earlier Plane left there.
