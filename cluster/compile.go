@@ -60,7 +60,7 @@ func (p *Provider) compileControlPlane(w *whole, keys secrets) controlplane.Spec
 		ID: s.ID, Version: d.Version.String(), Etcd: s.Etcd, Stopped: s.Stopped,
 		Namespace: s.ID, Address: s.Server, Endpoint: s.FQDN, Public: s.Public, Names: w.serverNames(),
 		ServiceCIDR: d.ServiceCIDR, DNSServiceIP: d.DNS, ClusterDomain: clusterDomain,
-		Keys: keys.believed(), Addons: p.Addons, Policies: d.Policy != "", Cloud: p.compileCloud(w, keys),
+		Keys: keys.believed(), Attempt: keys.Asked, Addons: p.Addons, Policies: d.Policy != "", Cloud: p.compileCloud(w, keys),
 		Directory: p.compileDirectory(w, keys), Reboots: w.reboots, Autoscaler: p.compileAutoscaler(w),
 	}
 	p.compileIssuer(&spec, s, keys)

@@ -41,6 +41,8 @@ type turning struct {
 	Generation int64     `json:"generation,omitempty"`
 	Replaced   *replaced `json:"replaced,omitempty"`
 	Distrust   bool      `json:"distrust,omitempty"`
+	// Asked counts who asked again for a rotation whose operation had failed.
+	Asked int64 `json:"asked,omitempty"`
 }
 
 // replaced is what nodes have that haven't turned yet.
@@ -136,9 +138,6 @@ func (s *secrets) sharedDue() time.Time {
 
 // turn draws new authorities. The old ones vouch for them, and their keys go.
 func (s *secrets) turn() error {
-	if s.Replaced != nil || s.Distrust {
-		return fault.New(fault.Conflict, "OperationNotAllowed", "The cluster's certificates are being rotated already.")
-	}
 	former := controlplane.Trusted{LocalCA: pki.First(s.Access.Local.Certificate)}
 	old := replaced{CA: pki.First(s.CA.Certificate), Proxy: s.Proxy, Policy: s.Policy}
 	next := max(s.Generation, 1) + 1 // the first was made with the cluster
@@ -207,7 +206,9 @@ func (p *Provider) rotateCertificates(ctx context.Context, r *arm.Request) (*arm
 	if err != nil {
 		return nil, err
 	}
-	if err := keys.turn(); err != nil {
+	if keys.Replaced != nil || keys.Distrust {
+		keys.Asked++ // the operation before failed; there is no way back, so this one goes on
+	} else if err := keys.turn(); err != nil {
 		return nil, err
 	}
 	change, err := keys.change(w.state.UID)

@@ -20,6 +20,8 @@ type Spec struct {
 	Version string `json:"version"` // Kubernetes, "1.36.3"
 	Etcd    string `json:"etcd"`    // etcd's bundle version
 	Stopped bool   `json:"stopped,omitempty"`
+	// Attempt grows when somebody asks once more for what was refused.
+	Attempt int64 `json:"attempt,omitempty"`
 
 	// Namespace is the network namespace (dataplane.NIC.Namespace) it runs in;
 	// Address is its address there.

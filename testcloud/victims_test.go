@@ -62,7 +62,8 @@ func victimOf(instance, groups, command, status string) (victim, bool) {
 	case parts[0] == "service":
 		return victim{role: parts[1], name: group}, slices.Contains(roles, parts[1])
 	case parts[0] == "controlplanes" && len(parts) == 3:
-		return victim{role: parts[2], name: group}, slices.Contains(roles, parts[2])
+		role := strings.TrimSuffix(parts[2], "-b") // of two API servers, while one follows the other
+		return victim{role: role, name: group}, slices.Contains(roles, role)
 	case parts[0] == "machines" && firstOfItsMachine(status):
 		return victim{role: "machine", name: group}, true
 	}

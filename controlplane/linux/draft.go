@@ -26,6 +26,8 @@ type draft struct {
 	found []program
 	netns string
 	owner int
+	// attempt is the spec's.
+	attempt int64
 }
 
 func (p *Plane) draft(spec controlplane.Spec, slot controlplane.Slot, owner int) (*draft, error) {
@@ -39,7 +41,7 @@ func (p *Plane) draft(spec controlplane.Spec, slot controlplane.Slot, owner int)
 	if err != nil {
 		return nil, err
 	}
-	return &draft{Plane: p, id: spec.ID, slot: slot, plan: plan, found: found, netns: p.Netns(spec.Namespace), owner: owner}, nil
+	return &draft{Plane: p, id: spec.ID, slot: slot, plan: plan, found: found, netns: p.Netns(spec.Namespace), owner: owner, attempt: spec.Attempt}, nil
 }
 
 // names are the programs.
@@ -129,7 +131,7 @@ func (d *draft) differs(now running) (programs []string, key string, err error) 
 		}
 		wanted[name] = process
 	}
-	data, err := json.Marshal(wanted)
+	data, err := json.Marshal(map[string]any{"programs": wanted, "attempt": d.attempt})
 	if err != nil {
 		return nil, "", fmt.Errorf("digest what %s should run: %w", d.id, err)
 	}

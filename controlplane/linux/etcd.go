@@ -94,7 +94,7 @@ func (p *Plane) changeEtcd(ctx context.Context, in *instance, a *attempt) error 
 	}
 	failed := p.awaitEtcd(ctx, a.spec, api)
 	if failed != nil && ctx.Err() == nil {
-		failed = errors.Join(failed, p.etcdBack(ctx, in, a, now.Launched[controlplane.Etcd], api))
+		failed = verdict{errors.Join(failed, p.etcdBack(ctx, in, a, now.Launched[controlplane.Etcd], api))}
 	}
 	if p.ctx.Err() != nil {
 		return p.ctx.Err()

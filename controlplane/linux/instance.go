@@ -34,6 +34,7 @@ type instance struct {
 	late       []supervise.Process // wait for the API server to be ready
 	attempt    *attempt            // under way, or nil
 	refused    string              // why the last one ended
+	accident   accident            // by which the last ones ended
 	deprecated []controlplane.DeprecatedUse
 	// parting: the former API server is there still, and answers those who are with it
 	// as it was told to.
@@ -153,7 +154,7 @@ func (p *Plane) Status(id string) controlplane.Status {
 	}
 	in.mu.Lock()
 	spec, known, err, a := in.spec, in.known, in.err, in.agent
-	slot, changing, refused, deprecated := in.slot, in.attempt != nil || in.parting, in.refused, in.deprecated
+	slot, changing, refused, deprecated := in.slot, in.attempt != nil || in.parting || in.accident.untold(), in.refused, in.deprecated
 	in.mu.Unlock()
 	if !known {
 		return status

@@ -225,7 +225,7 @@ func (p *Plane) idle(id string) (bool, error) {
 func (p *Plane) startInPlace(in *instance, d *draft, spec controlplane.Spec, slot controlplane.Slot) error {
 	in.mu.Lock()
 	in.abandon()
-	in.refused = ""
+	in.refused, in.accident = "", accident{}
 	in.mu.Unlock()
 	processes, err := d.write(d.names()...)
 	if err != nil {

@@ -44,6 +44,9 @@ func (p *Plane) try(in *instance, a *attempt, now running) {
 		in.refused = r.Why
 		return
 	}
+	if in.waits(a.key) {
+		return
+	}
 	ctx, cancel := context.WithCancel(p.ctx)
 	a.cancel = cancel
 	in.attempt = a
@@ -82,7 +85,7 @@ func (p *Plane) attempt(ctx context.Context, in *instance, a *attempt) {
 		return // the next Plane finds what is on disk, and goes on
 	}
 	if err != nil && ctx.Err() == nil {
-		p.refuse(ctx, in, a, err)
+		p.over(ctx, in, a, err)
 	}
 	p.empty(in)
 }
@@ -162,9 +165,9 @@ func (p *Plane) awaitGood(ctx context.Context, spec controlplane.Spec, d *draft)
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case status.Error != "":
-			return fmt.Errorf("version %s doesn't start: %s", spec.Version, status.Error)
+			return verdict{fmt.Errorf("version %s doesn't start: %s", spec.Version, status.Error)}
 		case status.Restarts >= accidents:
-			return fmt.Errorf("version %s ends by itself: %s: %s", spec.Version, status.Exit, lastLine(status.Log))
+			return verdict{fmt.Errorf("version %s ends by itself: %s: %s", spec.Version, status.Exit, lastLine(status.Log))}
 		case why == nil && good && status.PID == begun:
 			return nil
 		}
@@ -177,7 +180,7 @@ func (p *Plane) awaitGood(ctx context.Context, spec controlplane.Spec, d *draft)
 		case <-ctx.Done():
 		case <-time.After(wait):
 		case <-deadline.C:
-			return fmt.Errorf("version %s isn't ready within %v: %w", spec.Version, within, why)
+			return verdict{fmt.Errorf("version %s isn't ready within %v: %w", spec.Version, within, why)}
 		}
 	}
 }
@@ -220,7 +223,7 @@ func (p *Plane) conclude(ctx context.Context, in *instance, a *attempt, first fu
 		}
 	}
 	in.mu.Lock()
-	in.attempt, in.refused = nil, ""
+	in.attempt, in.refused, in.accident = nil, "", accident{}
 	in.mu.Unlock()
 	defer p.changes.add(in.id)
 	spec, _ := in.current() // its nodes may be others by now
