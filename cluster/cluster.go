@@ -20,6 +20,7 @@ import (
 
 	"bastide.dev/arm"
 	"bastide.dev/controlplane"
+	"bastide.dev/fault"
 	"bastide.dev/resource"
 	"bastide.dev/store"
 )
@@ -174,6 +175,10 @@ type clusterState struct {
 	Look string `json:"look,omitempty"`
 	// Reboots is what the reboot coordinator remembers, while there is anything.
 	Reboots *rebooting `json:"reboots,omitempty"`
+	// Restore is the backup that it is being restored from; BackedUp is when the
+	// last backup was begun that its policy wants.
+	Restore  *restoring `json:"restore,omitempty"`
+	BackedUp time.Time  `json:"backedUp,omitzero"`
 	// Maintained is what was begun in maintenance windows, the newest last.
 	Maintained []maintained `json:"maintained,omitempty"`
 }
@@ -247,6 +252,9 @@ type whole struct {
 	tended  time.Duration         // when a look at the nodes is due that no report asks for
 	grown   bool                  // a pool follows its autoscaler to more nodes, in this look
 	inside  []*arm.Document       // what is in its node resource group
+	// backups are those that the host is asked for; unrestored is why a restore failed.
+	backups    *controlplane.Backups
+	unrestored *fault.Error
 	// engines is what works found out in this look, by pool; again is when they
 	// want to be looked at next.
 	engines map[string]engine

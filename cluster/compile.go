@@ -64,6 +64,7 @@ func (p *Provider) compileControlPlane(w *whole, keys secrets) controlplane.Spec
 		Directory: p.compileDirectory(w, keys), Reboots: w.reboots, Autoscaler: p.compileAutoscaler(w),
 	}
 	p.compileIssuer(&spec, s, keys)
+	w.compileBackups(&spec, keys)
 	if d.PodCIDR.IsValid() {
 		spec.PodCIDRs = []netip.Prefix{d.PodCIDR}
 	}

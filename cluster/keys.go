@@ -33,6 +33,9 @@ type secrets struct {
 	Cloud  principal  `json:"-"` // what the cluster acts on Resource Manager with
 
 	Signers signers `json:"-"` // of service accounts' tokens
+
+	Backups backupKeys `json:"-"` // of its own
+	Restore backupKeys `json:"-"` // of the one that it is being restored from
 }
 
 // newKeys makes all secrets of a cluster. They are made once; later there is turn.
@@ -85,6 +88,12 @@ func (p *Provider) keys(ctx context.Context, uid string) (secrets, error) {
 	}
 	keys.revision = record.Revision
 	if keys.Signers, err = p.signers(ctx, uid); err != nil {
+		return keys, err
+	}
+	if keys.Backups, err = p.readBackupKeys(ctx, backupKeyKey(uid)); err != nil {
+		return keys, err
+	}
+	if keys.Restore, err = p.readBackupKeys(ctx, restoreKeyKey(uid)); err != nil {
 		return keys, err
 	}
 	keys.Access, _, err = p.access(ctx, uid)

@@ -190,6 +190,12 @@ func (r *runner) conclude(ctx context.Context, w *whole, o observed) (time.Durat
 			}
 			continue
 		}
+		if cause := w.refusedRestore(id); cause != nil {
+			if err := r.finish(ctx, id, cause); err != nil {
+				return 0, err
+			}
+			continue
+		}
 		stopped, going := w.rolls(id)
 		if going {
 			continue // each of its steps is bounded

@@ -4,6 +4,7 @@ package cluster
 
 import (
 	"context"
+	"slices"
 
 	"bastide.dev/arm"
 	"bastide.dev/fault"
@@ -54,7 +55,7 @@ func (p *Provider) ARM() arm.Provider {
 		},
 		{Name: "locations/orchestrators", Scope: arm.InSubscription, Versions: orchestratorVersions(), List: p.orchestrators},
 		{Name: "locations/kubernetesVersions", Scope: arm.InSubscription, Versions: versions, List: p.kubernetesVersions},
-	}, append(p.maintenanceTypes(versions), p.patchTypes(versions)...)...)}
+	}, slices.Concat(p.maintenanceTypes(versions), p.patchTypes(versions), p.backupTypes(versions))...)}
 }
 
 func (p *Provider) clusterActions() map[string]arm.Hook {
@@ -70,6 +71,7 @@ func (p *Provider) clusterActions() map[string]arm.Hook {
 		"resetAADProfile":                     p.resetDirectory,
 		"abort":                               p.abortCluster,
 		"patchNodes":                          p.patchNodes,
+		"restore":                             p.restoreCluster,
 		"lookForPatches":                      p.lookForPatches,
 	}
 	for _, name := range []string{

@@ -87,7 +87,7 @@ func (r *runner) keep(ctx context.Context, w *whole, h *hosted) (time.Duration, 
 	if err != nil {
 		return 0, err
 	}
-	waiting = first(waiting, rotates)
+	waiting = first(w.restores(h), waiting, rotates)
 	o := observe(w, h, waiting)
 	if o.waiting == "" {
 		if changes, err = r.retire(ctx, w); err != nil {
@@ -165,12 +165,18 @@ func (r *runner) plan(ctx context.Context, w *whole, h *hosted) ([]store.Change,
 	if err != nil {
 		return nil, err
 	}
+	backups, noted, err := r.backups(ctx, w, h)
+	if err != nil {
+		return nil, err
+	}
+	unrestored, ended := w.endRestore()
 	allotted, err := r.allot(ctx, w)
 	if err != nil {
 		return nil, err
 	}
 	changes := append(allotted.changes, rotated...) // first, to be in one transaction with what they are for
-	if docChanged || followed || allotted.state {
+	changes = append(append(changes, backups...), unrestored...)
+	if docChanged || followed || allotted.state || noted || ended {
 		if changes, err = stateChange(changes, w.doc, w.state); err != nil {
 			return nil, err
 		}

@@ -117,6 +117,8 @@ func (r *runner) removed(ctx context.Context, w *whole) error {
 		{Key: oidc.StoreKey(r.Tenant, w.state.UID), Revision: store.Any},
 		{Key: guardKey(w.state.UID), Revision: store.Any},
 		{Key: patchesKey(w.state.UID), Revision: store.Any},
+		{Key: backupKeyKey(w.state.UID), Revision: store.Any},
+		{Key: restoreKeyKey(w.state.UID), Revision: store.Any},
 		{Key: arm.DocumentKey(w.group()), Revision: store.Any},
 	}
 	if err := r.ops.Finish(ctx, w.doc.Operation, arm.Ending{}, changes...); err != nil {
