@@ -33,9 +33,14 @@ func TestChaosOfLifecycle(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	var calm atomic.Bool
-	lives := make(chan error, 1)
 	e := &eventful{stubborn: s, name: "c"}
-	go func() { lives <- e.live(ctx, &calm) }()
+	lived := make(chan struct{})
+	go func() {
+		defer close(lived)
+		if err := e.live(ctx, &calm); err != nil {
+			t.Error(err)
+		}
+	}()
 	random := rand.New(rand.NewPCG(lifecycleSeed, lifecycleSeed))
 	for n := range lifecycleKills {
 		pause(ctx, time.Duration(200+random.IntN(3800))*time.Millisecond)
@@ -50,15 +55,13 @@ func TestChaosOfLifecycle(t *testing.T) {
 				t.Errorf("bastide up after the daemon's death: %v\n%s", err, out)
 			}
 		}
-		if ctx.Err() != nil {
-			t.Errorf("only %d of %d kills in time", n+1, lifecycleKills)
+		if ctx.Err() != nil || t.Failed() {
+			t.Errorf("only %d of %d kills", n+1, lifecycleKills)
 			break
 		}
 	}
 	calm.Store(true)
-	if err := <-lives; err != nil {
-		t.Error(err)
-	}
+	<-lived
 	t.Logf("operations: %v", e.done)
 	if t.Failed() {
 		t.Logf("%s", first(c.Bastide(context.WithoutCancel(ctx), "status")))
@@ -106,7 +109,7 @@ type event struct {
 func (e *eventful) events() []event {
 	cluster := func(version string) object {
 		return object{"location": "eastus", "identity": object{"type": "SystemAssigned"}, "properties": object{
-			"dnsPrefix": e.name, "kubernetesVersion": version, "agentPoolProfiles": []any{
+			"dnsPrefix": e.name, "kubernetesVersion": version, "oidcIssuerProfile": object{"enabled": true}, "agentPoolProfiles": []any{
 				object{"name": "np", "count": 2, "mode": "System", "vmSize": "Standard_B2s", "osType": "Linux"}}}}
 	}
 	pool := func(version string, count int) object {

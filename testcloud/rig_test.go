@@ -53,9 +53,9 @@ const networkVersion = "2024-05-01"
 var everySecond = &runtime.PollUntilDoneOptions{Frequency: time.Second}
 
 // newRig boots the instance and makes the network `net` and two terminals.
-func newRig(t *testing.T, instance string) *rig {
+func newRig(t *testing.T, instance string, flags ...string) *rig {
 	t.Helper()
-	r := &rig{Cloud: testcloud.Start(t, instance)}
+	r := &rig{Cloud: testcloud.Start(t, instance, flags...)}
 	r.sdk = newSDK(t, r.Cloud)
 	r.network = must(armnetwork.NewClientFactory(r.sub, r.cred, r.options))
 	r.compute = must(armcompute.NewClientFactory(r.sub, r.cred, r.options))
