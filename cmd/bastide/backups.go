@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -155,10 +156,10 @@ func newBackupsCreate(g *global) *cobra.Command {
 	}
 }
 
-// shown shows progress where JSON doesn't take the output.
+// shown shows progress to people, and not to who reads JSON.
 func (g *global) shown(cmd *cobra.Command) *progress {
 	if g.output == "json" {
-		return newProgress(cmd.ErrOrStderr())
+		return newProgress(io.Discard)
 	}
 	return newProgress(cmd.OutOrStdout())
 }
