@@ -157,6 +157,7 @@ func fillPool(properties object, pool Pool) {
 	}
 	fillUpgrade(properties, pool.Upgrade)
 	fillScaling(properties, pool)
+	fillImage(properties, pool)
 	preset(properties, "osType", "Linux")
 	preset(properties, "osSKU", "Debian")
 	preset(properties, "osDiskType", "Managed")

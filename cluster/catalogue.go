@@ -134,7 +134,7 @@ func (p *Provider) poolUpgrades(ctx context.Context, r *arm.Request) (any, error
 	if err != nil {
 		return nil, err
 	}
-	newest, err := p.Catalogue.Parts(pool.Pool.Version.String())
+	newest, err := p.parts(pool.Pool)
 	if err != nil {
 		return nil, err
 	}

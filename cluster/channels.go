@@ -139,10 +139,10 @@ func (vs Versions) channelUpgrade(channel string, server Version, pools []Pool) 
 
 // imageUpgrade brings the pools that have an older node image, or older parts
 // beside it, to what is newest; false: none has.
-func imageUpgrade(pools []*poolDoc, newest func(Version) (Parts, error)) (upgrade, bool, error) {
+func imageUpgrade(pools []*poolDoc, newest func(Pool) (Parts, error)) (upgrade, bool, error) {
 	var u upgrade
 	for _, pool := range pools {
-		parts, err := newest(pool.Pool.Version)
+		parts, err := newest(pool.Pool)
 		if err != nil {
 			return u, false, err
 		}

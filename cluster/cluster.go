@@ -41,6 +41,8 @@ type Catalogue interface {
 	Kubernetes() []string
 	// Parts says what a new control plane or node of a release is made of.
 	Parts(version string) (Parts, error)
+	// HasImage tells whether nodes can be made of a node image.
+	HasImage(version string) bool
 }
 
 // Parts are the pieces of a cluster; they are kept with what was made of them,

@@ -106,6 +106,8 @@ func (c catalogue) Parts(version string) (Parts, error) {
 	return Parts{Etcd: "3.6.16", Image: "12.1", Layers: []string{"runtime@1", "kubernetes@" + version}}, nil
 }
 
+func (catalogue) HasImage(version string) bool { return strings.HasPrefix(version, "12.") }
+
 func testProvider(t *testing.T, s store.Store) (*Provider, *directory) {
 	t.Helper()
 	d := &directory{made: map[string]string{}, denied: map[string]bool{}, ends: map[string]time.Time{}}

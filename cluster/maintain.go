@@ -108,8 +108,8 @@ func (p *Provider) wantsImage(w *whole) (errand, error) {
 		}
 	}
 	image := ""
-	u, is, err := imageUpgrade(pools, func(v Version) (Parts, error) {
-		parts, err := p.Catalogue.Parts(v.String())
+	u, is, err := imageUpgrade(pools, func(pool Pool) (Parts, error) {
+		parts, err := p.parts(pool)
 		image = parts.Image
 		return parts, err
 	})

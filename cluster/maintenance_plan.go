@@ -206,9 +206,9 @@ func (p *Provider) suppose(w *whole, u upgrade) error {
 		if change.Version != (Version{}) {
 			pool.Pool.Version = change.Version
 		}
-		parts, err := p.Catalogue.Parts(pool.Pool.Version.String())
+		parts, err := p.parts(pool.Pool)
 		if err != nil {
-			return fmt.Errorf("parts of pool %s: %w", change.Name, err)
+			return err
 		}
 		pool.Target = parts
 	}

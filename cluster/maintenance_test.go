@@ -31,6 +31,8 @@ func (s *stock) Parts(version string) (Parts, error) {
 	return Parts{Etcd: "3.6.16", Image: s.image, Layers: []string{"runtime@1", "kubernetes@" + version}}, nil
 }
 
+func (*stock) HasImage(version string) bool { return strings.HasPrefix(version, "12.") }
+
 // calm is a cluster with channels whose clock a test sets.
 type calm struct {
 	*world

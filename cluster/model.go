@@ -95,6 +95,8 @@ type Pool struct {
 	// AutoScale has Count follow what runs, between Min and Max.
 	AutoScale bool `json:",omitempty"`
 	Min, Max  int  `json:",omitempty"`
+	// Image is the node image that the pool stays at; "" is the newest.
+	Image string `json:",omitempty"`
 	// Upgrade is how nodes are brought to another version or image.
 	Upgrade Upgrade `json:"upgrade,omitzero"`
 }

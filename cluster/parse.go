@@ -20,7 +20,8 @@ type parser struct {
 	location string // the instance's
 	domain   string
 	tenant   string
-	guard    string            // where API servers' webhooks are answered
+	guard    string // where API servers' webhooks are answered
+	hasImage func(version string) bool
 	subnets  map[string]Subnet // the user's that the body names, by key
 	overlays []overlay         // of other clusters in the same network
 	problems []*fault.Error

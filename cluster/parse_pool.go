@@ -36,7 +36,7 @@ func (p *parser) pools(d *Desired, profiles []*aks.ManagedClusterAgentPoolProfil
 		}
 		d.Pools = append(d.Pools, p.pool(d, name, fmt.Sprintf("%s[%d].", target, i), poolFields{
 			count: profile.Count, size: profile.VMSize, mode: profile.Mode, version: profile.OrchestratorVersion,
-			maxPods: profile.MaxPods, labels: profile.NodeLabels, taints: profile.NodeTaints, subnet: profile.VnetSubnetID, upgrade: profile.UpgradeSettings,
+			maxPods: profile.MaxPods, labels: profile.NodeLabels, taints: profile.NodeTaints, subnet: profile.VnetSubnetID, tags: profile.Tags, upgrade: profile.UpgradeSettings,
 			auto: profile.EnableAutoScaling, min: profile.MinCount, max: profile.MaxCount,
 		}, old))
 	}
@@ -60,6 +60,7 @@ type poolFields struct {
 	labels  map[string]*string
 	taints  []*string
 	subnet  *string
+	tags    map[string]*string
 	upgrade *aks.AgentPoolUpgradeSettings
 	auto    *bool
 	min     *int32
@@ -79,7 +80,7 @@ func (p *parser) agentPool(body map[string]any, name string, d *Desired) Pool {
 	}
 	return p.pool(d, name, "properties.", poolFields{
 		count: props.Count, size: props.VMSize, mode: props.Mode, version: props.OrchestratorVersion,
-		maxPods: props.MaxPods, labels: props.NodeLabels, taints: props.NodeTaints, subnet: props.VnetSubnetID, upgrade: props.UpgradeSettings,
+		maxPods: props.MaxPods, labels: props.NodeLabels, taints: props.NodeTaints, subnet: props.VnetSubnetID, tags: props.Tags, upgrade: props.UpgradeSettings,
 		auto: props.EnableAutoScaling, min: props.MinCount, max: props.MaxCount,
 	}, d)
 }
@@ -120,6 +121,7 @@ func (p *parser) pool(d *Desired, name, target string, f poolFields, old *Desire
 	p.scaling(&pool, f, was, exists, target)
 	pool.Version = p.poolVersion(value(f.version), target+"orchestratorVersion", d.Version, was, exists)
 	pool.Upgrade = p.upgradeSettings(f.upgrade, was.Upgrade, target)
+	pool.Image = p.image(f.tags, was, target)
 	pool.Labels, pool.Taints = was.Labels, was.Taints
 	if f.labels != nil {
 		pool.Labels = texts(f.labels)

@@ -186,7 +186,7 @@ func poolKnown() []Property {
 		{"nodeLabels", Effective, nil, ""},
 		{"nodeTaints[]", Effective, nil, ""},
 		{"maxPods", Effective, nil, ""},
-		{"tags", Plain, nil, ""},
+		{"tags", Plain, nil, "bastide-node-image keeps the pool at a node image"},
 		{"osType", Fixed, []any{"Linux"}, "nodes are Linux machines"},
 		{"osSKU", Fixed, []any{"Debian"}, "nodes run Debian; leave it out"},
 		{"osDiskSizeGB", Fixed, []any{0}, "a node has no disk of its own size; leave it out"},

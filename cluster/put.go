@@ -88,7 +88,7 @@ func (p *Provider) decide(ctx context.Context, r *arm.Request, old *Desired) (De
 	if err != nil {
 		return Desired{}, err
 	}
-	ps := parser{versions: versions, location: p.Location, domain: p.Domain, tenant: p.Tenant, guard: p.Guard, version: r.Version, problems: Judge(r.Body, ClusterProperties())}
+	ps := parser{versions: versions, hasImage: p.Catalogue.HasImage, location: p.Location, domain: p.Domain, tenant: p.Tenant, guard: p.Guard, version: r.Version, problems: Judge(r.Body, ClusterProperties())}
 	d := ps.cluster(r.Body, r.ID, old)
 	if ps.subnets, err = p.subnets(ctx, d.subnets()); err != nil {
 		return Desired{}, err

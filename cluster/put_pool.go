@@ -57,10 +57,10 @@ func (p *Provider) poolDocument(id resource.ID, was *poolDoc, properties object,
 	if was != nil {
 		*document, state = *was.Document, was.poolState
 	}
-	if was == nil || was.Pool.Version != pool.Version {
-		parts, err := p.Catalogue.Parts(pool.Version.String())
+	if was == nil || was.Pool.Version != pool.Version || was.Pool.Image != pool.Image {
+		parts, err := p.parts(pool)
 		if err != nil {
-			return nil, fmt.Errorf("parts of pool %s: %w", pool.Name, err)
+			return nil, err
 		}
 		state.Target = parts
 	}
@@ -90,7 +90,7 @@ func (p *Provider) putPool(ctx context.Context, r *arm.Request) (*arm.Plan, erro
 	if err != nil {
 		return nil, err
 	}
-	ps := parser{versions: versions, location: p.Location, domain: p.Domain, problems: Judge(r.Body, PoolProperties())}
+	ps := parser{versions: versions, hasImage: p.Catalogue.HasImage, location: p.Location, domain: p.Domain, problems: Judge(r.Body, PoolProperties())}
 	// Names keep their case in ids; a pool's must be lower case, and so is found again.
 	pool := ps.agentPool(r.Body, r.ID.Name(), d)
 	if ps.subnets, err = p.subnets(ctx, append(d.subnets(), pool.Subnet)); err != nil {

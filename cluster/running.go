@@ -92,11 +92,10 @@ func (p *Provider) made(w *whole, pool *poolDoc) (Parts, Version, error) {
 	if version.Compare(running) > 0 {
 		version = running
 	}
-	parts, err := p.Catalogue.Parts(version.String())
-	if err != nil {
-		return Parts{}, version, fmt.Errorf("parts of pool %s: %w", pool.Name, err)
-	}
-	return parts, version, nil
+	first := pool.Pool
+	first.Version = version
+	parts, err := p.parts(first)
+	return parts, version, err
 }
 
 // refusal is why a control plane didn't take the version that it was asked to,

@@ -5,7 +5,6 @@ package cluster
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 
 	"bastide.dev/arm"
 	"bastide.dev/fault"
@@ -121,9 +120,9 @@ func (p *Provider) retarget(was *poolDoc, pool Pool, image bool) (*arm.Document,
 	if !image && pool.Version == was.Pool.Version {
 		return nil, nil
 	}
-	parts, err := p.Catalogue.Parts(pool.Version.String())
+	parts, err := p.parts(pool)
 	if err != nil {
-		return nil, fmt.Errorf("parts of pool %s: %w", pool.Name, err)
+		return nil, err
 	}
 	if pool.Version == was.Pool.Version && parts.sameNode(was.Target) {
 		return nil, nil
@@ -175,9 +174,9 @@ func (p *Provider) upgradeNodeImage(ctx context.Context, r *arm.Request) (*arm.P
 	if pool == nil || pool.ProvisioningState == resource.Deleting {
 		return nil, notFound(r.ID)
 	}
-	parts, err := p.Catalogue.Parts(pool.Pool.Version.String())
+	parts, err := p.parts(pool.Pool)
 	if err != nil {
-		return nil, fmt.Errorf("parts of pool %s: %w", pool.Name, err)
+		return nil, err
 	}
 	document, state := *pool.Document, pool.poolState
 	state.Target = parts
@@ -185,9 +184,9 @@ func (p *Provider) upgradeNodeImage(ctx context.Context, r *arm.Request) (*arm.P
 }
 
 // upgrading is the state of a pool while a PUT is carried out: AKS's word when
-// it changes the version, else the front door's.
+// it changes the version or the image, else the front door's.
 func upgrading(was *poolDoc, pool Pool) resource.State {
-	if was != nil && was.Pool.Version != pool.Version {
+	if was != nil && (was.Pool.Version != pool.Version || was.Pool.Image != pool.Image) {
 		return resource.Upgrading
 	}
 	return ""

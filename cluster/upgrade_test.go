@@ -44,6 +44,8 @@ func (s *shelf) Parts(version string) (Parts, error) {
 	return Parts{Etcd: "3.6.16", Image: s.image, Layers: []string{"runtime@1", "kubernetes@" + version}}, nil
 }
 
+func (*shelf) HasImage(version string) bool { return strings.HasPrefix(version, "12.") }
+
 func newShelf(w *world) *shelf {
 	s := &shelf{versions: []string{"1.36.3", "1.35.4", "1.34.4"}, image: "12.1"}
 	w.p.Catalogue = s

@@ -249,6 +249,11 @@ func (c *catalogue) Parts(version string) (cluster.Parts, error) {
 		Layers: []string{"runtime@" + bundle.RuntimeVersion, "kubernetes@" + version}}, nil
 }
 
+func (c *catalogue) HasImage(version string) bool {
+	_, err := nodeimage.Open(c.cacheDir, version)
+	return err == nil && version != nodeimage.Latest
+}
+
 // Machine is what a virtual machine is made of: the node image, and kubectl of
 // the newest release.
 func (c *catalogue) Machine() (string, []string, error) {
