@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -124,6 +125,8 @@ func (p *Plane) workOnce(ctx context.Context, in *instance) {
 		if in.job.trouble == nil {
 			in.job.trouble = map[string]backupTrouble{}
 		}
+		stale := func(name string, _ backupTrouble) bool { return !slices.Contains(spec.Backups.Take, name) }
+		maps.DeleteFunc(in.job.trouble, stale)
 		delete(in.job.trouble, name)
 		if err != nil {
 			p.Logger.Error("backup not made", "controlplane", in.id, "backup", name, "error", err)

@@ -60,11 +60,10 @@ func (p *Plane) seen(ctx context.Context, spec *controlplane.Spec) int64 {
 	if err != nil {
 		return 0
 	}
-	defer client.Close()
 	ctx, cancel := context.WithTimeout(ctx, etcdDial)
 	defer cancel()
 	answer, err := client.Get(ctx, rootKey, clientv3.WithCountOnly())
-	if err != nil {
+	if err := errors.Join(err, client.Close()); err != nil {
 		return 0
 	}
 	return answer.Header.Revision
