@@ -190,6 +190,8 @@ type clusterState struct {
 type patchNight struct {
 	Token string    `json:"token"` // another one each night
 	Until time.Time `json:"until"` // nothing is begun any more then
+	// Over: a user asked, and all nodes there were have carried it out.
+	Over bool `json:"over,omitempty"`
 }
 
 // poolState is the private part of an agent pool's document.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"bastide.dev/arm"
@@ -19,6 +20,9 @@ import (
 // no part in it.
 const askedNight = time.Hour
 
+// askedToken begins the tokens of what users ask for.
+const askedToken = "asked-"
+
 // patchesKey is where the store keeps what was installed on a cluster's nodes.
 func patchesKey(uid string) string { return "patches/" + uid }
 
@@ -31,9 +35,34 @@ func (p *Provider) patchTypes(versions []resource.APIVersion) []arm.Type {
 // orders tells a node where updates come from and which to install.
 func (w *whole) orders(c *node.Config, mirror string) {
 	c.Mirror, c.Look = mirror, w.state.Look
-	if night := w.state.Patch; night.Token != "" {
+	if night := w.state.Patch; night.Token != "" && !night.Over {
 		c.Patch = &node.Patch{Token: night.Token, Until: night.Until}
 	}
+}
+
+// endOrder ends a user's order when all nodes have carried it out: it is about
+// those that there were, where a night is about all until its end. It tells
+// whether the cluster's state changed.
+func (w *whole) endOrder(h *hosted) bool {
+	night := &w.state.Patch
+	if !strings.HasPrefix(night.Token, askedToken) || night.Over {
+		return false
+	}
+	nodes := 0
+	for _, pool := range w.pools {
+		for _, n := range pool.Nodes {
+			if n.Removed {
+				continue
+			}
+			s := guest(h.reports[unitKey{machineKind, n.Machine}].Machine)
+			if s.Patch == nil || s.Patch.Token != night.Token || s.Patch.Ended.IsZero() {
+				return false
+			}
+			nodes++
+		}
+	}
+	night.Over = nodes > 0
+	return night.Over
 }
 
 // patchRun is what an order came to on a node.
@@ -226,7 +255,7 @@ func (p *Provider) order(ctx context.Context, r *arm.Request, give func(s *clust
 	if w.state.Stopped || r.Old.ProvisioningState == resource.Deleting {
 		return nil, fault.New(fault.Conflict, "OperationNotAllowed", "The cluster %s doesn't run: its nodes can't look for updates.", r.ID.Name())
 	}
-	token := "asked-" + p.Now().UTC().Format(time.RFC3339Nano)
+	token := askedToken + p.Now().UTC().Format(time.RFC3339Nano)
 	give(&w.state, token)
 	return &arm.Plan{Document: r.Old, Answer: object{"token": token}}, setState(r.Old, w.state)
 }

@@ -108,9 +108,12 @@ func TestPatchesOfNodes(t *testing.T) {
 		if err := json.Unmarshal(m.Files[0].Data, &config); err != nil {
 			t.Fatal(err)
 		}
-		if config.Mirror != p.p.Mirror || config.Patch == nil || !config.Patch.Until.Equal(p.clock.Add(askedNight)) {
-			t.Errorf("%+v %+v", config.Mirror, config.Patch)
+		if config.Mirror != p.p.Mirror || config.Patch != nil {
+			t.Errorf("%+v; all have carried the order out, and still there is %+v", config.Mirror, config.Patch)
 		}
+	}
+	if night := p.load(t).state.Patch; !night.Over || !night.Until.Equal(p.clock.Add(askedNight)) {
+		t.Errorf("%+v", night)
 	}
 	p.clock = p.clock.Add(24 * time.Hour)
 	p.must("POST", testCluster+"/patchNodes", "", "")
@@ -119,8 +122,8 @@ func TestPatchesOfNodes(t *testing.T) {
 	}
 	p.status = map[string]*node.Status{} // all were reimaged, and want nothing
 	p.must("POST", testCluster+"/lookForPatches", "", "")
-	if list := p.list(); len(list[0].Runs) != 2 {
-		t.Errorf("after a reimage: %+v", list[0].Runs)
+	if list := p.list(); len(list[0].Runs) != 2 || len(list[0].Upgradable) != 1 {
+		t.Errorf("after a reimage, which no order is about: %+v", list[0])
 	}
 	p.must("DELETE", testCluster, "", resource.Succeeded)
 	for _, key := range p.leftovers() {

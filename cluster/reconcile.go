@@ -176,7 +176,7 @@ func (r *runner) plan(ctx context.Context, w *whole, h *hosted) ([]store.Change,
 	}
 	changes := append(allotted.changes, rotated...) // first, to be in one transaction with what they are for
 	changes = append(append(changes, backups...), unrestored...)
-	if docChanged || followed || allotted.state || noted || ended {
+	if docChanged || followed || allotted.state || noted || ended || w.endOrder(h) {
 		if changes, err = stateChange(changes, w.doc, w.state); err != nil {
 			return nil, err
 		}
