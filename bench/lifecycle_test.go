@@ -78,7 +78,7 @@ func (l *lifecycle) set() error {
 		return err
 	}
 	manifest := l.t.TempDir() + "/web.yaml"
-	if err := os.WriteFile(manifest, []byte(testcloud.WebApp(2)), 0o600); err != nil {
+	if err := os.WriteFile(manifest, []byte(testcloud.WebApp(2, 1)), 0o600); err != nil {
 		return err
 	}
 	for _, args := range [][]string{{"apply", "-f", manifest}, {"rollout", "status", "deployment/web", "--timeout=120s"}} {

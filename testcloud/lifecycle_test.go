@@ -76,7 +76,7 @@ func newLife(t *testing.T, r *rig) *life {
 	}
 	l := &life{kube: k}
 	manifest := filepath.Join(t.TempDir(), "web.yaml")
-	if err := os.WriteFile(manifest, []byte(testcloud.WebApp(2)), 0o600); err != nil {
+	if err := os.WriteFile(manifest, []byte(testcloud.WebApp(2, 3)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	l.kubectl(t, "apply", "-f", manifest)

@@ -10,10 +10,11 @@ import (
 )
 
 // WebApp is the manifest of a web app as its documentation would have it: pods
-// apart from each other, a disruption budget, a pause between the end of its
-// endpoint and its own, and a public Service.
-func WebApp(replicas int) string {
-	return strings.NewReplacer("IMAGE", nodeimage.WebImage, "REPLICAS", strconv.Itoa(replicas)).Replace(`
+// apart from each other, a disruption budget, seconds between the end of its
+// endpoint and its own, and a public Service. On a machine that has other things
+// to do those who lead to a pod learn late that it goes.
+func WebApp(replicas, seconds int) string {
+	return strings.NewReplacer("IMAGE", nodeimage.WebImage, "REPLICAS", strconv.Itoa(replicas), "SECONDS", strconv.Itoa(seconds)).Replace(`
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: web, namespace: default}
@@ -30,7 +31,7 @@ spec:
       - name: web
         image: IMAGE
         ports: [{containerPort: 8080}]
-        lifecycle: {preStop: {sleep: {seconds: 1}}}
+        lifecycle: {preStop: {sleep: {seconds: SECONDS}}}
         readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
         resources: {requests: {cpu: 10m, memory: 16Mi}}
 ---
