@@ -20,8 +20,12 @@ func RestoreArgs(snapshot, dir string) []string { return RestoreArgsAfter(snapsh
 // it may have been restored before, and so be far ahead of any snapshot.
 func RestoreArgsAfter(snapshot, dir string, seen int64) []string {
 	return []string{"snapshot", "restore", snapshot, "--data-dir=" + dir, "--name=default", "--initial-cluster=default=" + peerURL,
-		"--initial-advertise-peer-urls=" + peerURL, "--bump-revision=" + strconv.FormatInt(max(seen, 0)+revisionsAhead, 10), "--mark-compacted"}
+		"--initial-advertise-peer-urls=" + peerURL, "--bump-revision=" + strconv.FormatInt(RevisionAfter(0, seen), 10), "--mark-compacted"}
 }
+
+// RevisionAfter is where a store counts on that is restored so from a snapshot of
+// a revision.
+func RevisionAfter(snapshot, seen int64) int64 { return snapshot + max(seen, 0) + revisionsAhead }
 
 // TrialEtcd is the etcd that looks at restored data before that is in charge,
 // beside the etcd that is; TrialEtcdURL is where it serves.

@@ -220,7 +220,9 @@ func (p *Plane) beginRestore(ctx context.Context, in *instance, spec *controlpla
 	in.job.step = r.RestoreStatus
 	in.job.mu.Unlock()
 	p.changes.add(in.id)
-	objects, err := p.prepare(ctx, spec)
+	seen := max(p.seen(ctx, spec), p.readRestoring(in.id).Seen)
+	r.Seen = seen
+	objects, err := p.prepare(ctx, spec, seen)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -229,7 +231,11 @@ func (p *Plane) beginRestore(ctx context.Context, in *instance, spec *controlpla
 		r.Phase, r.Error = controlplane.RestoreFailed, err.Error()
 		return errors.Join(p.endTrial(ctx, in.id), p.clearRestore(in.id), p.writeRestoring(in.id, r))
 	}
-	r.Phase, r.Objects = controlplane.RestoreSwitching, objects
+	b, err := p.keptBackup(spec.Restore.Source, spec.Restore.Backup)
+	if err != nil {
+		return errors.Join(err, p.endTrial(ctx, in.id))
+	}
+	r.Phase, r.Objects, r.Seen = controlplane.RestoreSwitching, objects, controlplane.RevisionAfter(b.Revision, seen)
 	return p.halfway(ctx, in, r)
 }
 

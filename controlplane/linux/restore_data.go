@@ -21,7 +21,7 @@ const (
 
 // prepare makes a data directory of a backup, and has an etcd of its own look at
 // it beside the one that serves. It returns how many objects are in it.
-func (p *Plane) prepare(ctx context.Context, spec *controlplane.Spec) (objects int64, err error) {
+func (p *Plane) prepare(ctx context.Context, spec *controlplane.Spec, seen int64) (objects int64, err error) {
 	uid, err := p.readUID(spec.ID)
 	if err != nil {
 		return 0, fmt.Errorf("prepare restore: %w", err)
@@ -37,7 +37,7 @@ func (p *Plane) prepare(ctx context.Context, spec *controlplane.Spec) (objects i
 	if err := p.openBackup(spec.Restore, file, uid); err != nil {
 		return 0, err
 	}
-	if err := RestoreAs(ctx, p.CacheDir, spec.Etcd, uid, controlplane.RestoreArgsAfter(file, data, p.seen(ctx, spec))); err != nil {
+	if err := RestoreAs(ctx, p.CacheDir, spec.Etcd, uid, controlplane.RestoreArgsAfter(file, data, seen)); err != nil {
 		return 0, fmt.Errorf("the backup can't be restored: %w", err)
 	}
 	if err := os.Remove(file); err != nil {

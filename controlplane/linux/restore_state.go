@@ -31,6 +31,9 @@ const (
 type restoring struct {
 	controlplane.RestoreStatus
 	Since time.Time `json:"since,omitzero"` // of a trial
+	// Seen is the last revision that clients may know by way of restores, for when
+	// etcd can't tell.
+	Seen int64 `json:"seen,omitempty"`
 }
 
 // readRestoring returns a zero value when there is nothing that can be read.

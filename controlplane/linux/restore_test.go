@@ -17,6 +17,7 @@ import (
 
 	"filippo.io/age"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -500,5 +501,41 @@ func (r *rig) fill(spec *controlplane.Spec, n int) {
 	}
 	if err := w.flush(r.t.Context()); err != nil {
 		r.t.Fatal(err)
+	}
+}
+
+// A cluster whose etcd is lost is restored all the same, with a note; and clients
+// that knew a former restore's revisions meet none of them again.
+func TestRestoreOfALostEtcd(t *testing.T) {
+	r := newRig(t)
+	spec := r.spec("lost")
+	spec.Addons = controlplane.Addons{}
+	r.apply(spec)
+	r.until(spec.ID, "ready", ready)
+	admin := r.admin(spec)
+	admin.must("POST", configMaps, configMap("kept", "1"))
+	b := r.backedUp(&spec, "first")
+	if done := r.restored(&spec, &spec, b, "t1"); done.Phase != controlplane.RestoreDone {
+		t.Fatalf("the first restore: %+v", done)
+	}
+	r.until(spec.ID, "ready", ready)
+	before := resourceVersion(t, admin.must("GET", configMaps, nil))
+	member := r.Plane.dir(spec.ID, etcdDir, "member", "snap", "db")
+	if err := os.WriteFile(member, []byte("this is no database"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(pid(r.Status(spec.ID), controlplane.Etcd), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	done := r.restored(&spec, &spec, b, "t2")
+	if done.Phase != controlplane.RestoreDone || done.Note == "" {
+		t.Fatalf("the restore: %+v", done)
+	}
+	r.until(spec.ID, "ready", ready)
+	if code, _ := admin.do("GET", configMaps+"/kept", nil); code != 200 {
+		t.Errorf("what was backed up: %d", code)
+	}
+	if after := resourceVersion(t, admin.must("GET", configMaps, nil)); len(after) < len(before) || len(after) == len(before) && after <= before {
+		t.Errorf("revision %s after %s", after, before)
 	}
 }
