@@ -32,7 +32,7 @@ type Cluster struct {
 	web        string // the demonstration app's image
 	kubectl    string // the program
 	lab        *Lab   // for SSH and questions
-	roots      []byte // of the integrated cluster: what signs for its API server, PEM
+	roots      []byte // where tokens are used: what signs for its API server, PEM
 
 	mu sync.Mutex // guards body and held while the cluster changes: AKS makes one change at a time
 }

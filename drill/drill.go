@@ -24,6 +24,9 @@ type Drill struct {
 	Explains string // what is attacked and why the control stops it, in a few sentences
 	// Alone says that no other drill may run meanwhile.
 	Alone bool
+	// Turn names something that can be disturbed by one drill at a time: those of
+	// one turn run one after another, beside all others.
+	Turn string
 	// Setup makes what the drill needs. What it makes it also gives to
 	// Stage.Undo, so that it goes whatever happens.
 	Setup func(ctx context.Context, s *Stage) (*Scene, error)
@@ -44,6 +47,9 @@ type Scene struct {
 	On, Off func(ctx context.Context) error
 	// Question, when set, is asked of `bastide why` while the control is on.
 	Question func() Question
+	// Tries, when set, is how often the attacks are tried while the control is on,
+	// and each try counts: for attacks that take long, and of which not one may work.
+	Tries int
 	// Untimed says that On and Off change nothing that takes time: the attack only
 	// turns to something else.
 	Untimed bool

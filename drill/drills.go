@@ -11,7 +11,7 @@ import (
 
 // All are the drills, in the order in which they are listed.
 func All() []Drill {
-	all := slices.Concat(serverDrills(), groupDrills(), balancerDrills(), egressDrills(), isolationDrills(), policyDrills(), identityDrills(), identityClusterDrills())
+	all := slices.Concat(serverDrills(), groupDrills(), balancerDrills(), egressDrills(), isolationDrills(), policyDrills(), identityDrills(), identityClusterDrills(), lifecycleDrills())
 	return append(all, workshop(all))
 }
 

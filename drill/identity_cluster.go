@@ -43,15 +43,22 @@ func (l *Lab) Integrated(ctx context.Context) (*Cluster, error) {
 		if err := c.meet(ctx); err != nil {
 			return nil, err
 		}
-		encoded, err := c.Kubectl(ctx, "", "config", "view", "--raw", "-o", "jsonpath={.clusters[0].cluster.certificate-authority-data}")
-		if err != nil {
-			return nil, err
-		}
-		if c.roots, err = base64.StdEncoding.DecodeString(encoded); err != nil {
-			return nil, fmt.Errorf("CA of %s: %w", c.Name, err)
-		}
-		return c, nil
+		c.roots, err = c.authority(ctx)
+		return c, err
 	})
+}
+
+// authority is who signs for the cluster's API server, as its kubeconfig says.
+func (c *Cluster) authority(ctx context.Context) ([]byte, error) {
+	encoded, err := c.Kubectl(ctx, "", "config", "view", "--raw", "-o", "jsonpath={.clusters[0].cluster.certificate-authority-data}")
+	if err != nil {
+		return nil, err
+	}
+	roots, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil {
+		return nil, fmt.Errorf("CA of %s: %w", c.Name, err)
+	}
+	return roots, nil
 }
 
 // asks is a request to the API server with a token.

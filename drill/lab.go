@@ -37,6 +37,10 @@ type LabConfig struct {
 	// ZeroTrust is what `bastide policy zero-trust NAMESPACE` prints.
 	ZeroTrust func(namespace string, within bool) string
 	WebImage  string // the demonstration app's
+	// BreakGlass is what `bastide kubeconfig` prints for the cluster of an id.
+	BreakGlass func(ctx context.Context, cluster string, lifetime time.Duration) ([]byte, error)
+	// Unpatched is the version of a node image without security updates, made if needed.
+	Unpatched func(ctx context.Context) (string, error)
 	Busybox   string // a static busybox, /bin/busybox when empty
 }
 
@@ -53,6 +57,7 @@ type Lab struct {
 	cluster    once[*Cluster]
 	private    once[*Cluster]
 	integrated once[*Cluster]
+	living     once[*Life]
 	mu         sync.Mutex // guards what follows
 	points     map[string]*once[*Terminal]
 	hosts      map[string]*once[*Machine]
@@ -62,8 +67,8 @@ type Lab struct {
 
 // NewLab makes a lab; it sends nothing yet.
 func NewLab(c LabConfig) (*Lab, error) {
-	if c.Client == nil || c.ZeroTrust == nil || c.WebImage == "" {
-		return nil, errors.New("lab: client, web image or zero-trust starter is missing")
+	if c.Client == nil || c.ZeroTrust == nil || c.WebImage == "" || c.BreakGlass == nil || c.Unpatched == nil {
+		return nil, errors.New("lab: client, web image, zero-trust starter, kubeconfigs or node image is missing")
 	}
 	if c.Busybox == "" {
 		c.Busybox = "/bin/busybox"
@@ -174,7 +179,7 @@ func (l *Lab) begin(ctx context.Context) error {
 // The lab's virtual network. Every subnet has a security group of its own that
 // allows everything late, so that a drill only adds a rule before.
 var (
-	labSubnets = map[string]string{"aks": "10.80.1.0/24", "jump": "10.80.2.0/24", "app": "10.80.3.0/24", "out": "10.80.4.0/24", "private": "10.80.5.0/24", "routed": "10.80.6.0/24", "people": "10.80.7.0/24"}
+	labSubnets = map[string]string{"aks": "10.80.1.0/24", "jump": "10.80.2.0/24", "app": "10.80.3.0/24", "out": "10.80.4.0/24", "private": "10.80.5.0/24", "routed": "10.80.6.0/24", "people": "10.80.7.0/24", "life": "10.80.8.0/24"}
 	labPrefix  = "10.80.0.0/16"
 )
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -36,18 +37,18 @@ func Run(ctx context.Context, c Config) *Report {
 		}
 	}
 	var workers sync.WaitGroup
-	queue := make(chan int)
+	queue := make(chan []int)
 	for range max(1, c.Parallel) {
 		workers.Go(func() {
-			for i := range queue {
-				run(i)
+			for line := range queue {
+				for _, i := range line {
+					run(i)
+				}
 			}
 		})
 	}
-	for i, d := range c.Drills {
-		if !d.Alone {
-			queue <- i
-		}
+	for _, line := range lines(c.Drills) {
+		queue <- line
 	}
 	close(queue)
 	workers.Wait()
@@ -65,6 +66,26 @@ func Run(ctx context.Context, c Config) *Report {
 	}
 	report.Seconds = time.Since(report.Started).Seconds()
 	return report
+}
+
+// lines are the drills that may run beside others, those of one turn behind each
+// other; the longest line comes first, since it ends last.
+func lines(drills []Drill) [][]int {
+	var all [][]int
+	turns := map[string]int{}
+	for i, d := range drills {
+		at, waits := turns[d.Turn]
+		switch {
+		case d.Alone:
+		case waits && d.Turn != "":
+			all[at] = append(all[at], i)
+		default:
+			turns[d.Turn] = len(all)
+			all = append(all, []int{i})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b []int) int { return len(b) - len(a) })
+	return all
 }
 
 // runOne runs one drill and undoes what it did.
@@ -164,6 +185,9 @@ func (s *Stage) with(ctx context.Context, scene *Scene) error {
 	if !scene.Untimed {
 		s.SwitchMillis = max(s.SwitchMillis, millis(time.Since(sent)))
 	}
+	if scene.Tries > 0 {
+		return s.seldom(ctx, p, scene)
+	}
 	for i, a := range scene.Attacks {
 		began := time.Now()
 		first, err := s.await(ctx, p, a, Stopped, switchPatience)
@@ -188,6 +212,18 @@ func (s *Stage) with(ctx context.Context, scene *Scene) error {
 		}
 	}
 	return nil
+}
+
+// seldom tries attacks that take long: so often as the scene says, each time for good.
+func (s *Stage) seldom(ctx context.Context, p *Phase, scene *Scene) error {
+	for range scene.Tries {
+		for _, a := range scene.Attacks {
+			if _, err := s.expect(ctx, p, a, Stopped); err != nil {
+				return fmt.Errorf("the attack works in spite of the control: %w", err)
+			}
+		}
+	}
+	return s.around(ctx, p, scene)
 }
 
 // around shows that what must work works, and what must never work doesn't.

@@ -112,6 +112,10 @@ func clientTLS(path string) (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	return configTLS(text)
+}
+
+func configTLS(text []byte) (*tls.Config, error) {
 	var config struct {
 		Clusters []struct {
 			Cluster struct {

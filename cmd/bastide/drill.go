@@ -25,11 +25,11 @@ func newDrill(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "drill",
 		Short: "Attack the instance's security controls, and see whether they hold",
-		Long: `Each drill attacks one control of the network or of identity: it shows that the
-attack works without the control, switches the control on through the API that AKS
-or Microsoft Entra ID has for it, shows that the attack fails, and takes the control
-away again. What was tried, from where, how long it took and which rule decided is
-kept as evidence.
+		Long: `Each drill attacks one control of the network, of identity or of a cluster's life: it
+shows that the attack works without the control, switches the control on through the
+API that AKS or Microsoft Entra ID has for it, shows that the attack fails, and takes
+the control away again. What was tried, from where, how long it took and which rule
+decided is kept as evidence.
 
 Drills make a resource group of their own, with clusters, machines and people, and
 remove all of it at the end. Nothing of yours is touched.`,
@@ -134,7 +134,7 @@ func runDrills(cmd *cobra.Command, g *global, o drillOptions, ids []string) erro
 		return err
 	}
 	lab, err := drill.NewLab(drill.LabConfig{Instance: view, Secrets: secrets, Client: c, ZeroTrust: netpolicy.ZeroTrust,
-		WebImage: nodeimage.WebImage, Busybox: o.busybox})
+		WebImage: nodeimage.WebImage, Busybox: o.busybox, BreakGlass: breakGlass(in), Unpatched: unpatched(in.CacheDir)})
 	if err != nil {
 		return err
 	}
@@ -165,6 +165,25 @@ func runDrills(cmd *cobra.Command, g *global, o drillOptions, ids []string) erro
 		err = errors.Join(err, fmt.Errorf("%d of %d drills failed", report.Failed, len(report.Drills)))
 	}
 	return errors.Join(err, closed)
+}
+
+// unpatched is the newest node image without security updates. It is built when
+// there is none, which takes a minute and Debian's archive.
+func unpatched(cacheDir string) func(ctx context.Context) (string, error) {
+	return func(ctx context.Context) (string, error) {
+		have, err := nodeimage.ListVariant(cacheDir, nodeimage.Unpatched)
+		if err != nil {
+			return "", err
+		}
+		if len(have) > 0 {
+			return have[0].Version, nil
+		}
+		image, err := nodeimage.Build(ctx, nodeimage.Config{Cache: cacheDir, Variant: nodeimage.Unpatched})
+		if err != nil {
+			return "", err
+		}
+		return image.Version, nil
+	}
 }
 
 // told shows how a drill ended, and how fast its control came and went.
