@@ -3,6 +3,7 @@
 package linux
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -18,22 +19,19 @@ func (v verdict) Unwrap() error { return v.error }
 const (
 	soonAgain  = time.Second
 	againAtAll = 15 * time.Second
-	// hopeful is how long accidents are kept quiet about: who waits is told then,
-	// and it is tried all the same.
-	hopeful = time.Minute
 )
 
 // accident is an attempt that is to be repeated.
 type accident struct {
 	key   string    // of what was asked for
-	since time.Time // of the first one in a row
+	hope  time.Time // until then they are kept quiet about; then who waits is told, and it is tried all the same
 	next  time.Time // the repetition
 	pause time.Duration
 	why   string
 }
 
 // untold tells whether an accident is still between us.
-func (a *accident) untold() bool { return a.key != "" && time.Since(a.since) < hopeful }
+func (a *accident) untold() bool { return a.key != "" && time.Now().Before(a.hope) }
 
 // told is what is said of it.
 func (a *accident) told() string {
@@ -60,7 +58,7 @@ func (p *Plane) over(ctx context.Context, in *instance, a *attempt, err error) {
 	p.Logger.Warn("change of a control plane met an accident, will try again", "controlplane", in.id, "error", err)
 	in.mu.Lock()
 	if in.accident.key != a.key {
-		in.accident = accident{key: a.key, since: time.Now(), pause: soonAgain}
+		in.accident = accident{key: a.key, hope: time.Now().Add(p.readyWithin()), pause: soonAgain}
 	}
 	in.accident.why, in.accident.next = err.Error(), time.Now().Add(in.accident.pause)
 	pause := in.accident.pause
@@ -76,6 +74,9 @@ func (p *Plane) over(ctx context.Context, in *instance, a *attempt, err error) {
 		}
 	})
 }
+
+// readyWithin is how long a change may take.
+func (p *Plane) readyWithin() time.Duration { return cmp.Or(p.ReadyWithin, readyWithin) }
 
 // waits tells whether an accident's time hasn't come; in.mu is held.
 func (in *instance) waits(key string) bool {

@@ -148,10 +148,7 @@ func (p *Plane) awaitGood(ctx context.Context, spec controlplane.Spec, d *draft)
 		return err
 	}
 	defer client.hangUp()
-	within := p.ReadyWithin
-	if within == 0 {
-		within = readyWithin
-	}
+	within := p.readyWithin()
 	deadline := time.NewTimer(within)
 	defer deadline.Stop()
 	begun := 0
