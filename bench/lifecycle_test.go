@@ -51,7 +51,7 @@ func benchLifecycle(t *testing.T, r *report, o *outsider) {
 		name string
 		do   func() error
 	}{
-		{"control plane", l.benchControlPlane}, {"nodes", l.benchNodes}, {"certificates", l.benchCertificates}, {"growth", l.benchGrowth},
+		{"control plane", l.benchControlPlane}, {"nodes", l.benchNodes}, {"certificates", l.benchCertificates}, {"restore", l.benchRestore}, {"growth", l.benchGrowth},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			o.t = t
@@ -176,6 +176,9 @@ func (l *lifecycle) under(what string, do func() error) error {
 	return err
 }
 
+// base is the address of Resource Manager.
+func (l *lifecycle) base() string { return l.outsider.base }
+
 func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 func (l *lifecycle) benchControlPlane() error {
@@ -239,6 +242,35 @@ func (l *lifecycle) benchCertificates() error {
 		}
 		return err
 	})
+}
+
+// benchRestore brings a cluster with many objects back to a moment before one was lost.
+func (l *lifecycle) benchRestore() error {
+	object := func(i int) map[string]any {
+		return map[string]any{"metadata": map[string]any{"name": fmt.Sprintf("many-%d", i)}, "data": map[string]any{"text": strings.Repeat("x", 512)}}
+	}
+	const maps = "/api/v1/namespaces/default/configmaps"
+	if err := parallel(manyObjects, func(i int) error { return l.post(maps, object(i)) }); err != nil {
+		return err
+	}
+	const version = "?api-version=2026-03-01"
+	backup := l.clusterPath(rollName) + "/backups/bench"
+	taken, err := l.changeAt(http.MethodPut, l.base()+backup+version, map[string]any{})
+	if err != nil {
+		return err
+	}
+	if err := l.delete(maps + "/many-7"); err != nil {
+		return err
+	}
+	took, err := l.changeAt(http.MethodPost, l.base()+l.clusterPath(rollName)+"/restore"+version, map[string]any{"backupId": backup})
+	if err != nil {
+		return err
+	}
+	if _, err := l.kube.send(http.MethodGet, maps+"/many-7", nil); err != nil {
+		return fmt.Errorf("the restore succeeded, but: %w", err)
+	}
+	l.r.add(NewFigure("restore of a cluster with 10,000 objects", "s", []float64{took}).Against(AtMost, 30).With("", fmt.Sprintf("its backup took %.1f s", taken)))
+	return nil
 }
 
 // benchGrowth lets pods that fit nowhere make nodes.

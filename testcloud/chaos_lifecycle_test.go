@@ -122,6 +122,8 @@ func (e *eventful) events() []event {
 		post("rotateClusterCertificates"),
 		{"nodes", http.MethodPut, "/agentPools/np", pool("1.36.3", 2)},
 		post("rotateServiceAccountSigningKeys"),
+		{"backup", http.MethodPut, "/backups/b", object{}},
+		{"restore", http.MethodPost, "/restore", object{"backupId": "/subscriptions/" + e.sub + "/resourceGroups/rg" + managedClusters + e.name + "/backups/b"}},
 		{"more", http.MethodPut, "/agentPools/np", pool("1.36.3", 3)},
 		{"fewer", http.MethodPut, "/agentPools/np", pool("1.36.3", 2)},
 		post("stop"), post("start"),
@@ -154,7 +156,7 @@ func (e *eventful) once(ctx context.Context, v event) (string, error) {
 		data = must(json.Marshal(v.body))
 	}
 	target := managedClusters + e.name
-	if strings.HasPrefix(v.path, "/agentPools") {
+	if strings.Count(v.path, "/") > 1 {
 		target += v.path
 	}
 	for ctx.Err() == nil {
