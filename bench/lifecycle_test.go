@@ -255,7 +255,7 @@ func (l *lifecycle) benchRestore() error {
 	}
 	const version = "?api-version=2026-03-01"
 	backup := l.clusterPath(rollName) + "/backups/bench"
-	taken, err := l.changeAt(http.MethodPut, l.base()+backup+version, map[string]any{})
+	taken, err := l.changeAt(http.MethodPut, l.base()+backup+version, nil)
 	if err != nil {
 		return err
 	}

@@ -122,7 +122,7 @@ func (e *eventful) events() []event {
 		post("rotateClusterCertificates"),
 		{"nodes", http.MethodPut, "/agentPools/np", pool("1.36.3", 2)},
 		post("rotateServiceAccountSigningKeys"),
-		{"backup", http.MethodPut, "/backups/b", object{}},
+		{"backup", http.MethodPut, "/backups/b", nil},
 		{"restore", http.MethodPost, "/restore", object{"backupId": "/subscriptions/" + e.sub + "/resourceGroups/rg" + managedClusters + e.name + "/backups/b"}},
 		{"more", http.MethodPut, "/agentPools/np", pool("1.36.3", 3)},
 		{"fewer", http.MethodPut, "/agentPools/np", pool("1.36.3", 2)},
