@@ -21,7 +21,7 @@ import (
 
 // Certificate is one that a cluster uses, and when it ends.
 type Certificate struct {
-	Cluster string    `json:"cluster"` // ARM id
+	Cluster string    `json:"cluster"` // ARM id; empty: the instance's own
 	Name    string    `json:"name"`    // "kube-apiserver/server", "kubelet/NODE", "nodes/kube-proxy", …
 	Ends    time.Time `json:"notAfter"`
 }

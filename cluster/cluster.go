@@ -95,10 +95,14 @@ type Config struct {
 	Guard string
 	Cloud string
 
-	Addons     controlplane.Addons
-	Registry   string // host name of the instance's registry
-	Mirror     string // URL of the instance's mirror of Debian's packages; may be empty
-	InstanceCA []byte // PEM, what signs for the registry
+	Addons   controlplane.Addons
+	Registry string // host name of the instance's registry
+	Mirror   string // URL of the instance's mirror of Debian's packages; may be empty
+	// InstanceCA is what signs for the registry and the front door, PEM, asked
+	// anew each time; Renewed receives when it is another. Nil: there is none, and
+	// it never is.
+	InstanceCA func() []byte
+	Renewed    <-chan struct{}
 	PauseImage string
 
 	// CreateDeadline and DeleteDeadline bound operations; zero is 10 and 5 minutes.
@@ -126,6 +130,9 @@ func New(config Config) (*Provider, error) {
 	}
 	if config.Now == nil {
 		config.Now = time.Now
+	}
+	if config.InstanceCA == nil {
+		config.InstanceCA = func() []byte { return nil }
 	}
 	if config.CreateDeadline == 0 {
 		config.CreateDeadline = 10 * time.Minute

@@ -115,7 +115,7 @@ func (p *Provider) nodeConfig(w *whole, pool *poolDoc, n allotted, size machine.
 		Network: pods, Policy: policyOf(d, credentials),
 		MaxPods: pool.Pool.MaxPods, Labels: p.nodeLabels(w, pool, n, size), Taints: pool.Pool.Taints,
 		ProviderID: providerID(w, pool, n), CPUs: size.CPUs, Memory: size.Memory,
-		Registry: p.Registry, InstanceCA: p.InstanceCA, PauseImage: p.PauseImage,
+		Registry: p.Registry, InstanceCA: p.InstanceCA(), PauseImage: p.PauseImage,
 		AuthorizedKeys: d.Keys, AdminUser: d.Admin,
 	}
 	w.orders(&config, p.Mirror)
@@ -187,7 +187,7 @@ func (p *Provider) compileCloud(w *whole, keys secrets) *controlplane.Cloud {
 	}
 	subnet := s.ServerSubnet
 	cloud := &controlplane.Cloud{
-		Bundle: p.Cloud, Endpoint: p.ResourceManager, Login: p.Login, CA: p.InstanceCA,
+		Bundle: p.Cloud, Endpoint: p.ResourceManager, Login: p.Login, CA: p.InstanceCA(),
 		Tenant: p.Tenant, Subscription: w.doc.ID.Subscription(), ClientID: keys.Cloud.ClientID, Secret: keys.Cloud.Secret,
 		Location: d.Location, Group: d.NodeGroup, VNetGroup: subnet.Group(), VNet: subnet.Parent().Name(), Subnet: subnet.Name(),
 		NSG: w.nsgID().Name(), ScaleSet: scaleSetName(w.systemPool(), w.digits()), BackendPoolType: or(d.Outbound.PoolType, poolOfInterfaces),

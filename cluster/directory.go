@@ -110,7 +110,7 @@ func (p *Provider) compileDirectory(w *whole, keys secrets) *controlplane.Direct
 		return nil
 	}
 	return &controlplane.Directory{
-		Issuer: p.Login + "/" + p.Tenant + "/", Tenant: p.Tenant, Audiences: []string{serverApp, "spn:" + serverApp}, CA: p.InstanceCA,
+		Issuer: p.Login + "/" + p.Tenant + "/", Tenant: p.Tenant, Audiences: []string{serverApp, "spn:" + serverApp}, CA: p.InstanceCA(),
 		Guard: p.Guard + "/clusters/" + s.UID, Secret: keys.Access.Secret, Admins: s.Desired.Integration.Admins,
 	}
 }

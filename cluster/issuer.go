@@ -94,7 +94,7 @@ func (p *Provider) compileIssuer(spec *controlplane.Spec, s *clusterState, keys 
 		spec.Issuer, spec.FormerIssuers, spec.KeysURL = url, []string{own}, oidc.KeysURL(url)
 	}
 	if s.Desired.WorkloadIdentity {
-		spec.WorkloadIdentity = &controlplane.WorkloadIdentity{Tenant: p.Tenant, Authority: p.Login + "/", CA: p.InstanceCA}
+		spec.WorkloadIdentity = &controlplane.WorkloadIdentity{Tenant: p.Tenant, Authority: p.Login + "/", CA: p.InstanceCA()}
 	}
 }
 

@@ -50,9 +50,26 @@ func (p *Provider) Run(ctx context.Context) error {
 	group.Add("reports", func(ctx context.Context) error {
 		return store.Follow(ctx, p.Store, "hosts/"+p.Host+"/reports/", p.Log, r.report)
 	})
+	group.Add("the instance's authority", r.renewed)
 	group.Add("reconciler", reconcile.Loop{Name: "clusters", Queue: r.queue, Workers: workers, Logger: p.Log,
 		Reconciler: reconcile.Func(r.reconcile)}.Run)
 	return group.Run(ctx)
+}
+
+// renewed asks for work on all clusters when the instance's authority is another.
+func (r *runner) renewed(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.Renewed:
+		}
+		r.mu.Lock()
+		for _, key := range r.owners {
+			r.queue.Add(key)
+		}
+		r.mu.Unlock()
+	}
 }
 
 // document sees a cluster's or a pool's document, and asks for work on the cluster.

@@ -72,7 +72,10 @@ type Compute struct {
 
 // Config is what a Service needs; all of it.
 type Config struct {
-	Roots *x509.CertPool // whom to believe the token service
+	// Roots are whom to believe the token service; TLS is how to reach it, instead,
+	// where those are replaced while the service runs. One of both is needed.
+	Roots *x509.CertPool
+	TLS   *tls.Config
 	Log   *slog.Logger
 	Now   func() time.Time // nil is time.Now
 }
@@ -88,14 +91,17 @@ type Service struct {
 
 // New checks the config. A Service has no goroutines of its own.
 func New(config Config) (*Service, error) {
-	if config.Roots == nil || config.Log == nil {
+	if config.Roots == nil && config.TLS == nil || config.Log == nil {
 		return nil, errors.New("metadata: a dependency is missing in the config")
 	}
 	if config.Now == nil {
 		config.Now = time.Now
 	}
+	if config.TLS == nil {
+		config.TLS = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: config.Roots}
+	}
 	transport := &http.Transport{
-		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: config.Roots},
+		TLSClientConfig:     config.TLS,
 		TLSHandshakeTimeout: buyTimeout, MaxIdleConnsPerHost: purchases, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
 	} // and no proxy, whatever the environment says
 	return &Service{Config: config, machines: map[string]*box{}, client: &http.Client{Transport: transport, Timeout: buyTimeout,

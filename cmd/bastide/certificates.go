@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -28,10 +29,11 @@ import (
 func newCertificates(g *global) *cobra.Command {
 	return &cobra.Command{
 		Use:   "certificates [GROUP/CLUSTER]",
-		Short: "List the certificates of clusters, and when they end",
-		Long: `Lists every certificate that clusters use, the authorities among them, with the time
-at which it ends. All but authorities are renewed by themselves when two thirds of their
-life are over; authorities last 30 years and are replaced by "az aks rotate-certs".
+		Short: "List the certificates of the instance and its clusters, and when they end",
+		Long: `Lists the instance's own certificates and every one that clusters use, the authorities
+among them, with the time at which it ends. All but authorities are renewed by themselves
+when two thirds of their life are over. Clusters' authorities last 30 years and are replaced
+by "az aks rotate-certs", the instance's own last ten and are replaced by "bastide rotate-ca".
 
 The same is served as metrics, bastide_certificate_expiry_seconds{cluster,name}, at
 /metrics of the address that hosts report to, for who shows the host's certificate.`,
@@ -42,7 +44,13 @@ The same is served as metrics, bastide_certificate_expiry_seconds{cluster,name},
 			if err != nil {
 				return err
 			}
-			if len(args) == 1 {
+			if len(args) == 0 {
+				in, err := g.load()
+				if err != nil {
+					return err
+				}
+				all = append(instanceCertificates(in.Dir("tls")), all...)
+			} else {
 				if all, err = certificatesOf(all, args[0]); err != nil {
 					return err
 				}
@@ -85,7 +93,7 @@ func printCertificates(cmd *cobra.Command, all []cluster.Certificate, now time.T
 		if !now.Before(c.Ends) {
 			left = "expired"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", shortName(c.Cluster), c.Name, c.Ends.UTC().Format(time.RFC3339), left)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", cmp.Or(shortName(c.Cluster), "-"), c.Name, c.Ends.UTC().Format(time.RFC3339), left)
 	}
 	return w.Flush()
 }
@@ -119,15 +127,27 @@ func (e *expiry) Collect(out chan<- prometheus.Metric) {
 	for _, c := range all {
 		tell(shortName(c.Cluster), c.Name, c.Ends)
 	}
-	files, err := filepath.Glob(filepath.Join(e.dir, "*.crt"))
-	if err != nil {
-		return // the pattern is fixed
+	for _, c := range instanceCertificates(e.dir) {
+		tell("", c.Name, c.Ends)
 	}
-	for _, f := range files {
-		if ends := certificateEnds(f); !ends.IsZero() {
-			tell("", strings.TrimSuffix(filepath.Base(f), ".crt"), ends)
+}
+
+// instanceCertificates are the instance's own, as far as this process may read
+// them: serve may read its own, and whom to believe.
+func instanceCertificates(dir string) []cluster.Certificate {
+	var all []cluster.Certificate
+	for _, pattern := range []string{"*.crt", "*.pem"} {
+		files, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			return nil // the patterns are fixed
+		}
+		for _, f := range files {
+			if ends := certificateEnds(f); !ends.IsZero() {
+				all = append(all, cluster.Certificate{Name: strings.TrimSuffix(filepath.Base(f), pattern[1:]), Ends: ends})
+			}
 		}
 	}
+	return all
 }
 
 // withMetrics serves /metrics beside hosts' own paths. The listener lets in

@@ -21,6 +21,8 @@ import (
 
 	"bastide.dev/bundle"
 	"bastide.dev/instance"
+	"bastide.dev/pki"
+	"bastide.dev/reconcile"
 	"bastide.dev/store/etcd"
 	"bastide.dev/supervise"
 )
@@ -77,19 +79,35 @@ func runDaemon(ctx context.Context, in *instance.Instance) error {
 			return fmt.Errorf("daemon: %s: %w", p.Name, err)
 		}
 	}
-	go renew(ctx, keys, log)
-	return supervisor.Run(ctx)
+	group := &reconcile.Group{}
+	group.Add("processes", supervisor.Run)
+	group.Add("certificates", func(ctx context.Context) error { return renew(ctx, keys, log) })
+	group.Add("whom the store believes", func(ctx context.Context) error {
+		return keys.trust("etcd-ca").changed(ctx, log, func() {
+			store, err := etcdDefinition(in, keys)
+			if err == nil {
+				err = supervisor.Set(store)
+			}
+			if err != nil {
+				log.Error("the store goes on with whom it believed", "error", err)
+			}
+		})
+	})
+	return group.Run(ctx)
 }
 
-// renew looks once a day whether a certificate is due: its readers take the new
-// one from disk.
-func renew(ctx context.Context, keys keyring, log *slog.Logger) {
-	for daily := time.NewTicker(24 * time.Hour); ; {
+// renew looks now and then whether a certificate is due: its readers take the new
+// one from disk. It goes on with a rotation of authorities that was killed.
+func renew(ctx context.Context, keys keyring, log *slog.Logger) error {
+	for hourly := time.NewTicker(time.Hour); ; {
+		if err := keys.resume(ctx); err != nil && ctx.Err() == nil {
+			log.Error("rotating authorities", "error", err)
+		}
 		select {
 		case <-ctx.Done():
-			daily.Stop()
-			return
-		case <-daily.C:
+			hourly.Stop()
+			return nil
+		case <-hourly.C:
 			if err := keys.ensure(); err != nil {
 				log.Error("renewing certificates", "error", err)
 			}
@@ -139,18 +157,32 @@ func etcdDefinition(in *instance.Instance, keys keyring) (supervise.Process, err
 	if err != nil {
 		return supervise.Process{}, err
 	}
+	// etcd reads only at its start whom it believes. It needn't know of a new
+	// authority, for which the one before vouches; it must know when that is no more.
+	believed, err := keys.trust("etcd-ca").get()
+	if err != nil {
+		return supervise.Process{}, err
+	}
+	oldest, err := pki.Certificates(believed.all)
+	if err != nil {
+		return supervise.Process{}, fmt.Errorf("keyring: %w", err)
+	}
 	uid := int(in.EtcdUID())
-	data := in.Dir("etcd")
+	data, pair := in.Dir("etcd"), keys.leafPath("etcd")
 	client, peer := "https://"+in.EtcdClient(), "https://"+in.EtcdPeer()
 	return supervise.Process{
 		Name: etcdProcess, Path: parts.Path("etcd"), UID: uid, GID: uid, Dir: data,
+		Inputs: oldest[len(oldest)-1].Subject.CommonName,
+		// Asked to end, etcd waits five seconds for those who watch, and answers nobody.
+		// What it acknowledged is on disk: it needn't end by itself.
+		StopTimeout: 100 * time.Millisecond,
 		Args: []string{
 			"--name=" + in.Name, "--data-dir=" + data,
 			"--listen-client-urls=" + client, "--advertise-client-urls=" + client,
 			"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer, "--initial-cluster=" + in.Name + "=" + peer,
-			"--cert-file=" + keys.path("etcd.crt"), "--key-file=" + keys.path("etcd.key"),
+			"--cert-file=" + pair, "--key-file=" + pair,
 			"--trusted-ca-file=" + keys.path("etcd-ca.crt"), "--client-cert-auth=true",
-			"--peer-cert-file=" + keys.path("etcd.crt"), "--peer-key-file=" + keys.path("etcd.key"),
+			"--peer-cert-file=" + pair, "--peer-key-file=" + pair,
 			"--peer-trusted-ca-file=" + keys.path("etcd-ca.crt"), "--peer-client-cert-auth=true",
 			// A small store: keep little history in memory, and compact by the hour.
 			"--snapshot-count=5000", "--auto-compaction-mode=periodic", "--auto-compaction-retention=1h",

@@ -78,11 +78,12 @@ func newMechanism(in *instance.Instance, answers dataplane.Metadata, log *slog.L
 
 func runHost(ctx context.Context, in *instance.Instance) error {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
-	config, err := newKeyring(in).client("ca", "host")
+	keys := newKeyring(in)
+	config, err := keys.client("ca", "host")
 	if err != nil {
 		return err
 	}
-	answers, err := metadata.New(metadata.Config{Roots: config.RootCAs, Log: log})
+	answers, err := metadata.New(metadata.Config{TLS: keys.trust("ca").config(""), Log: log})
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"log/slog"
-	"os"
 
 	"bastide.dev/identity/federated"
 	"bastide.dev/oidc"
@@ -20,15 +19,10 @@ func newFederation(s *service, keys keyring, log *slog.Logger) (*oidc.Service, *
 	if err != nil {
 		return nil, nil, err
 	}
-	roots, err := x509.SystemCertPool()
+	system, err := x509.SystemCertPool()
 	if err != nil {
 		return nil, nil, fmt.Errorf("system's certificates: %w", err)
 	}
-	ca, err := os.ReadFile(keys.path("ca.crt"))
-	if err != nil {
-		return nil, nil, err
-	}
-	roots.AppendCertsFromPEM(ca)
-	checker, err := federated.New(federated.Config{Directory: s.directory, Local: issuers, Roots: roots, Log: log})
+	checker, err := federated.New(federated.Config{Directory: s.directory, Local: issuers, TLS: keys.trust("ca").besides(system).config(""), Log: log})
 	return issuers, checker, err
 }

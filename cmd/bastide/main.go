@@ -114,7 +114,7 @@ Exit codes: 0 done; 1 failed; 2 wrong call or setting, nothing was done; 3 not f
 	root.AddCommand(
 		newUp(g), newDown(g), newClean(g), newStatus(g), newEnv(g),
 		newWhy(g), newWhoCan(g), newAccess(g), newNSG(g), newTags(g), newOutside(g), newIdentity(g),
-		newSignIns(g), newDirectory(g), newConditionalAccess(g), newPIMCommand(g), newMaintenance(g), newReboots(g), newPatches(g), newCertificates(g), newKubeconfig(g),
+		newSignIns(g), newDirectory(g), newConditionalAccess(g), newPIMCommand(g), newMaintenance(g), newReboots(g), newPatches(g), newCertificates(g), newRotateCA(g), newKubeconfig(g),
 		newBundle(g), newImage(g), newVersions(g), newPolicy(), newDrill(g), newBackup(g), newRestore(g), newBackups(g),
 		newDaemon(g), newServe(g), newHost(g),
 	)

@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -22,7 +21,6 @@ import (
 
 	"bastide.dev/host"
 	"bastide.dev/instance"
-	"bastide.dev/pki"
 	"bastide.dev/reconcile"
 )
 
@@ -62,8 +60,9 @@ func runServe(ctx context.Context, in *instance.Instance) error {
 		return err
 	}
 	defer service.close()
-	frontTLS := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cachedCertificate(keys, "serve")}
-	hostsTLS, err := hostsConfig(keys)
+	frontTLS := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: keys.certificate("serve")}
+	believed := keys.trust("ca")
+	hostsTLS, err := hostsDoor(keys, believed)
 	if err != nil {
 		return err
 	}
@@ -75,7 +74,7 @@ func runServe(ctx context.Context, in *instance.Instance) error {
 	service.addTo(group)
 	group.Add("front door", func(ctx context.Context) error { return serveTLS(ctx, front, service.frontDoor(), frontTLS, log) })
 	group.Add("host API", func(ctx context.Context) error {
-		return serveTLS(ctx, hosts, reporting, hostsTLS, log)
+		return serveTLS(ctx, hosts, &stillBelieved{reporting, believed, log}, hostsTLS, log)
 	})
 	log.Info("serving", "frontDoor", in.URL("management"), "hosts", in.HostAPI())
 	return group.Run(ctx)
@@ -109,39 +108,6 @@ func dropRoot(uid int) error {
 		return fmt.Errorf("drop root: no new privileges: %w", errno)
 	}
 	return nil
-}
-
-// cachedCertificate reads the leaf called name again at most every minute.
-func cachedCertificate(keys keyring, name string) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	cache := make(chan *tls.Certificate, 1)
-	cache <- nil
-	var read time.Time
-	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-		certificate := <-cache
-		defer func() { cache <- certificate }()
-		if certificate != nil && time.Since(read) < time.Minute {
-			return certificate, nil
-		}
-		fresh, err := keys.load(name)
-		if err != nil {
-			return certificate, err
-		}
-		certificate, read = fresh, time.Now()
-		return certificate, nil
-	}
-}
-
-// hostsConfig demands a certificate of the instance's CA from every host.
-func hostsConfig(keys keyring) (*tls.Config, error) {
-	bundle, err := os.ReadFile(keys.path("ca.crt"))
-	if err != nil {
-		return nil, fmt.Errorf("host API: %w", err)
-	}
-	var pool *x509.CertPool
-	if pool, err = pki.Pool(bundle); err != nil {
-		return nil, fmt.Errorf("host API: %w", err)
-	}
-	return &tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool, GetCertificate: cachedCertificate(keys, "serve")}, nil
 }
 
 // serveTLS serves until ctx ends; requests at hand then have a moment to end.

@@ -86,6 +86,8 @@ type service struct {
 	front     *arm.Handler
 	registry  *registry.Registry
 	packages  *mirror.Mirror
+	// authority watches whom the instance's certificates are signed by.
+	authority func(context.Context) error
 }
 
 func endpoints(in *instance.Instance) identity.Endpoints {
@@ -171,6 +173,7 @@ func (s *service) addTo(g *reconcile.Group) {
 	g.Add("clusters", s.clusters.Run)
 	g.Add("front door's background work", s.front.Run)
 	g.Add("registry", s.registry.Run)
+	g.Add("the instance's authority", s.authority)
 }
 
 func (s *service) frontDoor() http.Handler {
@@ -187,9 +190,18 @@ func (s *service) frontDoor() http.Handler {
 
 func newClusters(s *service, keys keyring, log *slog.Logger) (*cluster.Provider, error) {
 	in := s.in
-	ca, err := os.ReadFile(keys.path("ca.crt"))
-	if err != nil {
+	believed := keys.trust("ca")
+	if _, err := believed.get(); err != nil {
 		return nil, err
+	}
+	renewed := make(chan struct{}, 1)
+	s.authority = func(ctx context.Context) error {
+		return believed.changed(ctx, log, func() {
+			select {
+			case renewed <- struct{}{}:
+			default: // it is known
+			}
+		})
 	}
 	return cluster.New(cluster.Config{
 		Store: s.store, Catalogue: &catalogue{cacheDir: in.CacheDir, image: in.NodeImage}, Directory: clusterDirectory{s.directory, s.roles}, Network: clusterNetwork{s.networks}, Log: log,
@@ -201,7 +213,7 @@ func newClusters(s *service, keys keyring, log *slog.Logger) (*cluster.Provider,
 		Host: hostName, Location: in.Location, Domain: in.Domain, Tenant: in.Tenant,
 		ResourceManager: in.URL("management"), Login: in.URL("login"), Guard: in.URL("guard"), Cloud: bundle.CloudControllerVersion,
 		Addons:   controlplane.Addons{CoreDNS: nodeimage.CoreDNSImage, MetricsServer: nodeimage.MetricsServerImage},
-		Registry: in.Host("registry"), Mirror: in.URL("packages"), InstanceCA: ca, PauseImage: nodeimage.PauseImage,
+		Registry: in.Host("registry"), Mirror: in.URL("packages"), InstanceCA: believed.signs, Renewed: renewed, PauseImage: nodeimage.PauseImage,
 	})
 }
 

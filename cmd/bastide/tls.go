@@ -5,12 +5,11 @@ package main
 import (
 	"crypto/rand"
 	"crypto/tls"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"bastide.dev/host"
@@ -40,71 +39,76 @@ func (k keyring) path(name string) string { return filepath.Join(k.dir, name) }
 
 // ensure makes what is missing and renews what is due. It is safe to repeat.
 func (k keyring) ensure() error {
-	if err := os.MkdirAll(k.dir, 0o711); err != nil {
-		return fmt.Errorf("keyring: %w", err)
-	}
-	instanceCA, err := k.authority("ca", "Bastide "+k.in.Name)
+	unlock, err := k.lock()
 	if err != nil {
 		return err
 	}
-	etcdCA, err := k.authority("etcd-ca", "Bastide "+k.in.Name+" etcd")
-	if err != nil {
-		return err
+	defer unlock()
+	return k.ensureLocked()
+}
+
+// ensureLocked is ensure for who has the lock. Leaves come before whom to
+// believe: a new authority's are believed by those who know the one before, and
+// who knows the new one alone must not meet what the one before signed.
+func (k keyring) ensureLocked() error {
+	kept := map[string]authority{}
+	for _, name := range authorities {
+		a, err := k.authority(name)
+		if err != nil {
+			return err
+		}
+		kept[name] = a
 	}
+	for _, l := range k.leaves() {
+		ca, err := pki.OpenCA(kept[l.ca].Current)
+		if err != nil {
+			return fmt.Errorf("keyring: authority %s: %w", l.ca, err)
+		}
+		if err := k.leaf(ca, l); err != nil {
+			return err
+		}
+	}
+	for _, name := range authorities {
+		if err := k.tell(name, kept[name]); err != nil {
+			return err
+		}
+	}
+	return k.seal(int(k.in.ServeUID()))
+}
+
+// leaf is a certificate that a part of the service holds.
+type leaf struct {
+	ca, name string
+	uid      int
+	request  pki.Request
+}
+
+func (k keyring) leaves() []leaf {
 	serve, etcd := int(k.in.ServeUID()), int(k.in.EtcdUID())
 	loopback := []netip.Addr{k.in.Loopback()}
 	names := []string{"*." + k.in.Domain}
 	for _, s := range instance.Services() {
 		names = append(names, k.in.Host(s))
 	}
-	leaves := []struct {
-		ca      *pki.CA
-		name    string
-		uid     int
-		request pki.Request
-	}{
-		{instanceCA, "serve", serve, pki.Request{CommonName: k.in.Host("management"), DNS: names, IPs: append(loopback, k.in.FrontDoor()), Server: true}},
-		{instanceCA, "host", 0, pki.Request{CommonName: host.HostSubject(hostName), Client: true}},
-		{etcdCA, "etcd", etcd, pki.Request{CommonName: "etcd", IPs: loopback, Server: true, Client: true}},
-		{etcdCA, "etcd-serve", serve, pki.Request{CommonName: "serve", Client: true}},
-		{etcdCA, "etcd-root", 0, pki.Request{CommonName: "root", Client: true}},
+	return []leaf{
+		{"ca", "serve", serve, pki.Request{CommonName: k.in.Host("management"), DNS: names, IPs: []netip.Addr{k.in.Loopback(), k.in.FrontDoor()}, Server: true, Lifetime: leafLifetime}},
+		{"ca", "host", 0, pki.Request{CommonName: host.HostSubject(hostName), Client: true, Lifetime: leafLifetime}},
+		{"etcd-ca", "etcd", etcd, pki.Request{CommonName: "etcd", IPs: loopback, Server: true, Client: true, Lifetime: leafLifetime}},
+		{"etcd-ca", "etcd-serve", serve, pki.Request{CommonName: "serve", Client: true, Lifetime: leafLifetime}},
+		{"etcd-ca", "etcd-root", 0, pki.Request{CommonName: "root", Client: true, Lifetime: leafLifetime}},
 	}
-	for _, l := range leaves {
-		l.request.Lifetime = leafLifetime
-		if err := k.leaf(l.ca, l.name, l.uid, l.request); err != nil {
-			return err
-		}
-	}
-	return k.seal(serve)
 }
 
-func (k keyring) authority(name, subject string) (*pki.CA, error) {
-	pair, err := k.pair(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		if pair, err = pki.NewRoot(subject, caLifetime); err == nil { // it may vouch for a successor
-			err = k.write(name, pair, 0)
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("keyring: authority %s: %w", name, err)
-	}
-	// Everyone may read whom to trust.
-	if err := os.Chmod(k.path(name+".crt"), 0o644); err != nil {
-		return nil, fmt.Errorf("keyring: %w", err)
-	}
-	return pki.OpenCA(pair)
-}
-
-func (k keyring) leaf(ca *pki.CA, name string, uid int, request pki.Request) error {
-	if pair, err := k.pair(name); err == nil && ca.IssuedBy(pair.Certificate) && !pki.Due(pair.Certificate, time.Now()) {
+func (k keyring) leaf(ca *pki.CA, l leaf) error {
+	if pair, err := k.pair(l.name); err == nil && ca.Current(pair, l.request, time.Now()) {
 		return nil
 	}
-	pair, err := ca.Issue(request)
+	pair, err := ca.Issue(l.request)
 	if err == nil {
-		err = k.write(name, pair, uid)
+		err = pki.WriteFile(k.leafPath(l.name), slices.Concat(pair.Key, pair.Certificate), l.uid, l.uid)
 	}
 	if err != nil {
-		return fmt.Errorf("keyring: certificate %s: %w", name, err)
+		return fmt.Errorf("keyring: certificate %s: %w", l.name, err)
 	}
 	return nil
 }
@@ -121,41 +125,25 @@ func (k keyring) seal(uid int) error {
 	return pki.WriteFile(k.path("seal.key"), key, uid, uid)
 }
 
+// leafPath is a leaf's one file, with its key and its chain: who reads it, and
+// who is killed as it is written, has the old pair or the new.
+func (k keyring) leafPath(name string) string { return k.path(name + ".pem") }
+
 func (k keyring) pair(name string) (pki.Pair, error) {
-	certificate, err := os.ReadFile(k.path(name + ".crt"))
-	if err != nil {
-		return pki.Pair{}, err
-	}
-	key, err := os.ReadFile(k.path(name + ".key"))
-	return pki.Pair{Certificate: certificate, Key: key}, err
+	data, err := os.ReadFile(k.leafPath(name))
+	return pki.Pair{Certificate: data, Key: data}, err
 }
 
-// write puts the key first: a crash between the two leaves no certificate, and
-// so the pair is made again.
-func (k keyring) write(name string, pair pki.Pair, uid int) error {
-	if err := os.Remove(k.path(name + ".crt")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := pki.WriteFile(k.path(name+".key"), pair.Key, uid, uid); err != nil {
-		return err
-	}
-	return pki.WriteFile(k.path(name+".crt"), pair.Certificate, uid, uid)
-}
-
-// client returns the TLS side of a client that holds the leaf name and trusts ca.
+// client returns the TLS side of a client that holds the leaf name and trusts ca,
+// both as they are when it connects. Servers are those on the instance's loopback.
 func (k keyring) client(ca, name string) (*tls.Config, error) {
-	bundle, err := os.ReadFile(k.path(ca + ".crt"))
-	if err != nil {
-		return nil, fmt.Errorf("keyring: %w", err)
+	believed := k.trust(ca)
+	if _, err := believed.get(); err != nil {
+		return nil, err
 	}
-	pool, err := pki.Pool(bundle)
-	if err != nil {
-		return nil, fmt.Errorf("keyring: %w", err)
-	}
-	config := &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}
-	if name != "" {
-		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return k.load(name) }
-	}
+	config := believed.config(k.in.Loopback().String())
+	config.MinVersion = tls.VersionTLS13
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return k.load(name) }
 	return config, nil
 }
 

@@ -16,6 +16,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rsa"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"log/slog"
@@ -66,6 +67,9 @@ type Config struct {
 	Local     Local
 	// Roots signs for other issuers; nil: the system's.
 	Roots *x509.CertPool
+	// TLS is how to reach other issuers, instead of Roots, where those are replaced
+	// while the service runs.
+	TLS *tls.Config
 	// Reachable tells whether an issuer at an address may be asked; nil: neither
 	// this machine nor its links.
 	Reachable func(netip.Addr) bool
@@ -93,7 +97,10 @@ func New(c Config) (*Checker, error) {
 	if c.Reachable == nil {
 		c.Reachable = elsewhere
 	}
-	remote, err := newRemote(c.Roots, c.Reachable, c.Now)
+	if c.TLS == nil {
+		c.TLS = &tls.Config{RootCAs: c.Roots, MinVersion: tls.VersionTLS12}
+	}
+	remote, err := newRemote(c.TLS, c.Reachable, c.Now)
 	if err != nil {
 		return nil, err
 	}

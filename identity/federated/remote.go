@@ -5,7 +5,6 @@ package federated
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -54,7 +53,7 @@ type kept struct {
 	asked time.Time
 }
 
-func newRemote(roots *x509.CertPool, reachable func(netip.Addr) bool, now func() time.Time) (*remote, error) {
+func newRemote(config *tls.Config, reachable func(netip.Addr) bool, now func() time.Time) (*remote, error) {
 	cache, err := lru.New[string, kept](issuersKept)
 	if err != nil {
 		return nil, fmt.Errorf("federated: %w", err)
@@ -71,7 +70,7 @@ func newRemote(roots *x509.CertPool, reachable func(netip.Addr) bool, now func()
 		Transport: &http.Transport{
 			DialContext: dialer.DialContext, TLSHandshakeTimeout: fetchTime, ResponseHeaderTimeout: fetchTime, ForceAttemptHTTP2: true,
 			MaxIdleConns: 8, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 32 << 10,
-			TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+			TLSClientConfig: config,
 		},
 		CheckRedirect: func(r *http.Request, via []*http.Request) error {
 			if r.URL.Scheme != "https" || r.URL.Host != via[0].URL.Host || len(via) > maxRedirects {

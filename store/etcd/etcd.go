@@ -16,6 +16,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -25,6 +27,13 @@ import (
 
 // maxMessage bounds one answer; a List of everything must fit.
 const maxMessage = 256 << 20
+
+// again is how soon etcd is looked for when it was away: it is back in less than a
+// second when it is started anew, and gRPC would wait for one and more.
+var again = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+	MinConnectTimeout: 5 * time.Second,
+}
 
 // Config says which etcd, and where in it.
 type Config struct {
@@ -56,6 +65,7 @@ func New(ctx context.Context, c Config) (*Store, error) {
 		DialKeepAliveTimeout: 5 * time.Second,
 		MaxCallRecvMsgSize:   maxMessage,
 		MaxCallSendMsgSize:   maxMessage,
+		DialOptions:          []grpc.DialOption{grpc.WithConnectParams(again)},
 		Logger:               zap.NewNop(), // what goes wrong comes back as an error
 	})
 	if err != nil {
