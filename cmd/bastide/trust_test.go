@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -87,7 +88,7 @@ func TestWhoIsBelievedWhileServing(t *testing.T) {
 	if err := k.distrust(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.ReadAll(stream.Body); err == context.DeadlineExceeded || os.IsTimeout(err) {
+	if _, err := io.ReadAll(stream.Body); errors.Is(err, context.DeadlineExceeded) || os.IsTimeout(err) {
 		t.Errorf("a stream of who isn't believed any more goes on: %v", err)
 	}
 	if resp, err := old.Get(url); err == nil && resp.StatusCode != http.StatusUnauthorized {
