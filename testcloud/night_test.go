@@ -35,6 +35,7 @@ func TestNight(t *testing.T) {
 		{"patches and reboots", patchNight},
 		{"a node restarted by hand", restartByHand},
 		{"pools that follow pods", poolFollowsPods},
+		{"upgraded by itself", upgradedByItself},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.do(t, l) }) {
 			t.Logf("nodes, pods, events:\n%s", l.kubectl(t, "get", "nodes,pods,events", "-A", "-o", "wide"))
@@ -228,4 +229,39 @@ func poolFollowsPods(t *testing.T, l *life) {
 		t.Fatal(err)
 	}
 	soonWithin(t, 4*time.Minute, func() error { return size(0, 0) })
+}
+
+// upgradedByItself: a channel and a window that is open now are all that a
+// cluster needs to be upgraded.
+func upgradedByItself(t *testing.T, l *life) {
+	cluster := l.id("rg", "Microsoft.ContainerService/managedClusters/life")
+	now := time.Now().UTC()
+	l.put(t, cluster+"/maintenanceConfigurations/aksManagedAutoUpgradeSchedule", lifecycleVersion, object{"properties": object{"maintenanceWindow": object{
+		"schedule":      object{"weekly": object{"intervalWeeks": 1, "dayOfWeek": now.Weekday().String()}},
+		"durationHours": 8, "utcOffset": "+00:00", "startTime": now.Format("15:04")}}}, nil)
+	l.undisturbed(t, func() {
+		clients := l.clusters(t)
+		have := must(clients.Get(t.Context(), "rg", "life", nil))
+		have.Properties.AutoUpgradeProfile = &aks.ManagedClusterAutoUpgradeProfile{UpgradeChannel: to.Ptr(aks.UpgradeChannelRapid), NodeOSUpgradeChannel: to.Ptr(aks.NodeOSUpgradeChannelNone)}
+		poller, err := clients.BeginCreateOrUpdate(t.Context(), "rg", "life", have.ManagedCluster, nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if _, err := poller.PollUntilDone(t.Context(), everySecond); err != nil {
+			t.Error(err)
+			return
+		}
+		soonWithin(t, 5*time.Minute, func() error {
+			server, kubelets := l.versions(t)
+			have := must(clients.Get(t.Context(), "rg", "life", nil))
+			if state := *have.Properties.ProvisioningState; server != "v1.36.3" || !slices.Equal(kubelets, []string{"v1.36.3"}) || state != "Succeeded" {
+				return fmt.Errorf("API server %s, kubelets %q, %s", server, kubelets, state)
+			}
+			return nil
+		})
+	})
+	if out := l.Must(t, "maintenance", "plan", "rg/life", "--days", "8"); !strings.Contains(out, "aksManagedAutoUpgradeSchedule") {
+		t.Errorf("the plan says nothing of the window:\n%s", out)
+	}
 }
