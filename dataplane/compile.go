@@ -103,6 +103,7 @@ func newCompiler(instance string, c *Config, v *VNet, health Health) *compiler {
 	slices.SortFunc(k.ports, func(a, b *port) int { return cmp.Compare(a.link, b.link) })
 	k.peers = peersOf(instance, c, v)
 	k.tables = k.userTables()
+	k.keepHops()
 	return k
 }
 
@@ -144,6 +145,20 @@ func numbers(names []string, limit uint32) map[string]uint32 {
 func (k *compiler) hop(p *port) uint32 {
 	k.hops[p.ID] = p.mark
 	return p.mark
+}
+
+// keepHops leads to every interface that a connection's mark may name: that of a
+// back end that is ill, and of one that isn't any more, since connections stay
+// with who has them when a node leaves a balancer. Nobody remembers who was one.
+func (k *compiler) keepHops() {
+	if len(k.v.Balancers) == 0 {
+		return
+	}
+	for _, p := range k.ports {
+		if !p.Platform { // an API server is no back end
+			k.hop(p)
+		}
+	}
 }
 
 // effective is the address that a NIC's packets have outside; invalid: none.

@@ -172,11 +172,6 @@ var affinities = map[Affinity][]rs.Field{
 func (k *compiler) balanced(f *front) string {
 	name := contentName("lb", f.Address, f.Protocol, f.Ports)
 	c := k.table.chain(name)
-	for _, id := range f.Backends { // connections stay with who is ill
-		if p := k.nics[id]; p != nil {
-			k.hop(p)
-		}
-	}
 	if len(f.backends) == 0 {
 		c.Rules = []rs.Rule{rule(f.Origin+"/noHealthyBackend", drop)}
 		return name
