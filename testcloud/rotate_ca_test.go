@@ -13,9 +13,11 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	aks "github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerservice/armcontainerservice/v6"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -45,8 +47,11 @@ func TestRotateCA(t *testing.T) {
 		"writes": stream.Begin(t.Context(), 5, old.write(r.token(t))),
 	}
 	var done struct {
-		Authorities []struct{ Name, SHA256 string }
-		Waiting     []string
+		Authorities []struct {
+			Name       string
+			Generation int
+		}
+		Waiting []string
 	}
 	out, shown, err := r.Try(t.Context(), r.Binary, "--instance", r.Name, "--state-dir", r.StateDir, "rotate-ca", "-o", "json")
 	t.Logf("rotate-ca:\n%s%s", shown, out)
@@ -108,12 +113,46 @@ func TestRotateCA(t *testing.T) {
 			}
 		}
 	})
-	t.Run("again", func(t *testing.T) {
-		r.Must(t, "rotate-ca")
+	t.Run("killed, and again", func(t *testing.T) {
+		goesOn := r.killRotation(t, file)
+		out, shown, err := r.Try(t.Context(), r.Binary, "--instance", r.Name, "--state-dir", r.StateDir, "rotate-ca", "-o", "json")
+		if err != nil {
+			t.Fatalf("%v\n%s", err, shown)
+		}
+		want := 4 // it was done before it could be killed
+		if goesOn {
+			want = 3
+		}
+		if err := json.Unmarshal([]byte(out), &done); err != nil || done.Authorities[0].Generation != want || done.Authorities[1].Generation != want {
+			t.Errorf("after a rotation that was killed (%v) authorities are of generation %d, not %d: %v\n%s", goesOn, done.Authorities[0].Generation, want, err, out)
+		}
 		if err := old.read(r.token(t))(t.Context()); err != nil {
 			t.Errorf("who trusts the first authority alone: %v", err)
 		}
 	})
+}
+
+// killRotation kills a rotation as soon as it has replaced an authority, and
+// tells whether it left something to do.
+func (r *rig) killRotation(t *testing.T, file func(string) []byte) bool {
+	t.Helper()
+	before := file("ca.json")
+	cmd := exec.Command(r.Binary, "--instance", r.Name, "--state-dir", r.StateDir, "rotate-ca")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = cmd.Wait() }() // killed, most likely
+	for bytes.Equal(before, file("ca.json")) {
+		select {
+		case <-ended:
+			t.Fatal("rotate-ca ended, and replaced nothing")
+		case <-time.After(time.Millisecond):
+		}
+	}
+	_ = cmd.Process.Kill() // it may have ended
+	<-ended
+	return bytes.Contains(file("ca.json"), []byte(`"former"`))
 }
 
 // handshake connects with a certificate, and reads: TLS 1.3 tells only then
