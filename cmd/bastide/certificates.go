@@ -3,7 +3,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -93,7 +92,11 @@ func printCertificates(cmd *cobra.Command, all []cluster.Certificate, now time.T
 		if !now.Before(c.Ends) {
 			left = "expired"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", cmp.Or(shortName(c.Cluster), "-"), c.Name, c.Ends.UTC().Format(time.RFC3339), left)
+		of := "-" // the instance's own
+		if c.Cluster != "" {
+			of = shortName(c.Cluster)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", of, c.Name, c.Ends.UTC().Format(time.RFC3339), left)
 	}
 	return w.Flush()
 }
