@@ -298,4 +298,3 @@ func toFile(path string, write func(io.Writer) error) error {
 	}
 	return errors.Join(write(f), f.Close())
 }
-
