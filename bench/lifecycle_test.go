@@ -10,11 +10,13 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"bastide.dev/bundle"
+	"bastide.dev/nodeimage"
 	"bastide.dev/stream"
 	"bastide.dev/testcloud"
 )
@@ -27,12 +29,16 @@ const (
 	manyObjects  = 10_000
 	grownNodes   = 10
 	growPatience = 2 * time.Minute
+	// nightPatience is above what twelve packages take on a slow line.
+	nightPatience = 10 * time.Minute
 )
 
 // lifecycle is a cluster that is upgraded, rotated and restored, with users.
 type lifecycle struct {
 	*outsider
 	*kube
+	name     string
+	image    string // of its nodes; empty: the newest
 	r        *report
 	config   []byte
 	terminal string
@@ -42,7 +48,7 @@ type lifecycle struct {
 // benchLifecycle measures what users notice of a platform at work: nothing, is
 // what is promised, so each operation goes on under a stream of requests.
 func benchLifecycle(t *testing.T, r *report, o *outsider) {
-	l := &lifecycle{outsider: o, r: r}
+	l := &lifecycle{outsider: o, r: r, name: rollName}
 	if err := l.set(); err != nil {
 		r.problem(fmt.Errorf("lifecycle: %w", err))
 		return
@@ -64,14 +70,107 @@ func benchLifecycle(t *testing.T, r *report, o *outsider) {
 	if _, err := o.remove(rollName); err != nil {
 		r.problem(err)
 	}
+	t.Run("night", func(t *testing.T) {
+		o.t = t
+		if err := benchNight(t, r, o); err != nil {
+			r.problem(fmt.Errorf("night: %w", err))
+		}
+	})
+	o.t = t
+}
+
+// benchNight lets nodes that lack Debian's updates get them, and reboot.
+func benchNight(t *testing.T, r *report, o *outsider) error {
+	image, err := nodeimage.Build(t.Context(), nodeimage.Config{Cache: bundle.DefaultCache, Variant: nodeimage.Unpatched})
+	if err != nil {
+		return err
+	}
+	l := &lifecycle{outsider: o, r: r, name: "night", image: image.Version}
+	if err := l.set(); err != nil {
+		return err
+	}
+	before, err := l.boots()
+	if err != nil {
+		return err
+	}
+	err = l.under("three nodes patched and rebooted", func() error {
+		begin := time.Now()
+		if status, answer := l.do(http.MethodPost, l.clusterPath(l.name)+"/patchNodes", map[string]any{}); status/100 != 2 {
+			return fmt.Errorf("patchNodes: %d %s", status, answer)
+		}
+		var packages int
+		for ; time.Since(begin) < nightPatience; time.Sleep(200 * time.Millisecond) {
+			var err error
+			if packages, err = l.patched(before); err == nil {
+				r.add(NewFigure("three nodes patched and rebooted, one after another", "s", []float64{time.Since(begin).Seconds()}).
+					With("", fmt.Sprintf("%d packages of Debian's security updates on each", packages)))
+				return nil
+			}
+		}
+		return errors.New("the night took too long")
+	})
+	_, removed := o.remove(l.name)
+	return errors.Join(err, removed)
+}
+
+// patched is how many packages each node has installed; an error as long as
+// there is something to do.
+func (l *lifecycle) patched(before []string) (packages int, err error) {
+	var list struct {
+		Value []struct {
+			Properties struct {
+				Upgradable     []any
+				RebootRequired bool
+				Runs           []struct {
+					Ended     time.Time
+					Error     string
+					Installed []any
+				}
+			}
+		}
+	}
+	if err := l.get(l.clusterPath(l.name)+"/nodePatches", &list); err != nil {
+		return 0, err
+	}
+	for _, n := range list.Value {
+		p := n.Properties
+		if len(p.Runs) == 0 || p.Runs[0].Ended.IsZero() || p.Runs[0].Error != "" || p.RebootRequired || len(p.Upgradable) > 0 {
+			return 0, errors.New("not yet")
+		}
+		packages = len(p.Runs[0].Installed)
+	}
+	ready, err := l.kubectl("get", "nodes", "--no-headers")
+	if err != nil || strings.Count(ready, " Ready ") != rollNodes {
+		return 0, fmt.Errorf("not all nodes are back: %w", err)
+	}
+	boots, err := l.boots()
+	if err != nil {
+		return 0, err
+	}
+	for _, id := range boots {
+		if slices.Contains(before, id) {
+			return 0, errors.New("a node hasn't rebooted")
+		}
+	}
+	return packages, nil
+}
+
+// boots are the nodes' boot ids.
+func (l *lifecycle) boots() ([]string, error) {
+	text, err := l.kubectl("get", "nodes", "-o", "jsonpath={.items[*].status.nodeInfo.bootID}")
+	return strings.Fields(text), err
 }
 
 func (l *lifecycle) set() error {
-	body := oneNode(rollName)
+	body := oneNode(l.name)
 	properties := body["properties"].(map[string]any)
 	properties["kubernetesVersion"] = bundle.KubernetesVersions()[1]
-	properties["agentPoolProfiles"] = []any{agentPool(rollNodes)}
-	if _, err := l.change(http.MethodPut, l.clusterPath(rollName), body); err != nil {
+	pool := agentPool(rollNodes)
+	if l.image != "" {
+		pool["tags"] = map[string]any{"bastide-node-image": l.image}
+	}
+	properties["agentPoolProfiles"] = []any{pool}
+	if _, err := l.change(http.MethodPut, l.clusterPath(l.name), body); err != nil {
 		return err
 	}
 	if err := l.credentials(); err != nil {
@@ -87,7 +186,7 @@ func (l *lifecycle) set() error {
 		}
 	}
 	s := &scene{outsider: l.outsider}
-	if err := s.terminalAt("user"); err != nil {
+	if err := s.terminalAt("user-" + l.name); err != nil {
 		return err
 	}
 	l.terminal = s.terminal
@@ -114,7 +213,7 @@ func (l *lifecycle) set() error {
 // token, which outlasts every certificate.
 func (l *lifecycle) credentials() error {
 	var err error
-	if l.kube, err = l.outsider.kube(rollName); err != nil {
+	if l.kube, err = l.outsider.kube(l.name); err != nil {
 		return err
 	}
 	for _, args := range [][]string{
@@ -144,7 +243,7 @@ func (l *lifecycle) credentials() error {
 }
 
 func (l *lifecycle) kubectl(args ...string) (string, error) {
-	path, err := l.kubeconfig(rollName)
+	path, err := l.kubeconfig(l.name)
 	if err != nil {
 		return "", err
 	}
