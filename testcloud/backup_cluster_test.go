@@ -91,6 +91,12 @@ func comeback(t *testing.T, kubectl func(args ...string) (string, error)) {
 	if word := must(kubectl("get", "secret", "kept", "-n", "shop", "-o", "jsonpath={.data.word}")); word != "dHJlYXN1cmU=" {
 		t.Errorf("the secret says %q", word)
 	}
-	must(kubectl("rollout", "status", "deployment/web", "-n", "shop", "--timeout=90s"))
-	must(kubectl("wait", "--for=condition=Ready", "pod", "-n", "shop", "-l", "app=web", "--timeout=90s"))
+	// The Deployment says for a moment what it said then: its controllers look anew.
+	retry(t, func() error {
+		if _, err := kubectl("rollout", "status", "deployment/web", "-n", "shop", "--timeout=30s"); err != nil {
+			return err
+		}
+		_, err := kubectl("wait", "--for=condition=Ready", "pod", "-n", "shop", "-l", "app=web", "--timeout=30s")
+		return err
+	})
 }
