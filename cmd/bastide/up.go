@@ -340,6 +340,9 @@ func linkTool(in *instance.Instance, parts *bundle.Bundle, name string) error {
 	return os.Rename(temp, link)
 }
 
+// subscriptionVersion is the API version that the subscription is read in.
+const subscriptionVersion = "2022-12-01"
+
 // waitHealthy waits until the front door answers on its own address: serve runs,
 // the host applied the edge, and the names resolve.
 func waitHealthy(ctx context.Context, in *instance.Instance, view client.Instance) error {
@@ -359,6 +362,11 @@ func waitHealthy(ctx context.Context, in *instance.Instance, view client.Instanc
 		done()
 		if err == nil {
 			err = named(in)
+		}
+		if err == nil {
+			// The directory and its roles follow the store, where the first ones were
+			// written a moment ago.
+			_, err = client.Get[map[string]any](ctx, c, "/subscriptions/"+in.Subscription, subscriptionVersion)
 		}
 		if err == nil {
 			// What was killed a moment ago still held its lock, and its processes answer without it.
