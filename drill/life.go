@@ -102,7 +102,7 @@ func (l *Life) manifest() []any {
 	pod := object{"terminationGracePeriodSeconds": 10,
 		"topologySpreadConstraints": []any{object{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": object{"matchLabels": labels}}},
 		"containers": []any{object{"name": "web", "image": l.web, "ports": []any{object{"containerPort": webPort}},
-			"lifecycle":      object{"preStop": object{"sleep": object{"seconds": 1}}},
+			"lifecycle":      object{"preStop": object{"sleep": object{"seconds": 3}}},
 			"readinessProbe": object{"httpGet": object{"path": "/healthz", "port": webPort}, "periodSeconds": 1},
 			"resources":      object{"requests": object{"cpu": "10m", "memory": "16Mi"}}}}}
 	return []any{

@@ -11,6 +11,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -77,7 +78,21 @@ func Start(t testing.TB, name string, flags ...string) *Cloud {
 	})
 	c.Up = c.Must(t, append([]string{"up"}, flags...)...)
 	c.ReadEnv(t)
+	c.named(t)
 	return c
+}
+
+// named waits until this process knows the instance's names: Go keeps what it
+// read in the hosts file for five seconds.
+func (c *Cloud) named(t testing.TB) {
+	t.Helper()
+	var err error
+	for begin := time.Now(); time.Since(begin) < 10*time.Second; time.Sleep(50 * time.Millisecond) {
+		if _, err = net.DefaultResolver.LookupHost(t.Context(), "login."+c.Env["BASTIDE_DOMAIN"]); err == nil {
+			return
+		}
+	}
+	t.Fatal(err)
 }
 
 func (c *Cloud) clean(t testing.TB) {
