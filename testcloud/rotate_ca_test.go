@@ -214,7 +214,13 @@ func (c *truster) read(token string) func(context.Context) error {
 
 func (c *truster) write(token string) func(context.Context) error {
 	return func(ctx context.Context) error {
-		return c.send(ctx, http.MethodPut, c.base+"/subscriptions/"+c.sub+"/resourceGroups/written?api-version=2021-04-01", "application/json", token, `{"location":"eastus"}`)
+		for {
+			err := c.send(ctx, http.MethodPut, c.base+"/subscriptions/"+c.sub+"/resourceGroups/written?api-version=2021-04-01", "application/json", token, `{"location":"eastus"}`)
+			if err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "503") {
+				return err
+			}
+			pause(ctx, 100*time.Millisecond) // as every SDK does: the store starts anew once
+		}
 	}
 }
 
