@@ -349,6 +349,10 @@ func (l *lifecycle) benchRestore() error {
 		return map[string]any{"metadata": map[string]any{"name": fmt.Sprintf("many-%d", i)}, "data": map[string]any{"text": strings.Repeat("x", 512)}}
 	}
 	const maps = "/api/v1/namespaces/default/configmaps"
+	var err error
+	if l.kube, err = l.outsider.kube(l.name); err != nil { // the certificate of before the rotation is refused
+		return err
+	}
 	if err := parallel(manyObjects, func(i int) error { return l.post(maps, object(i)) }); err != nil {
 		return err
 	}

@@ -64,9 +64,6 @@ func (r *runner) works(ctx context.Context, w *whole, h *hosted) ([]*poolDoc, er
 	}
 	plane := w.reported(h)
 	serves := plane != nil && plane.Phase == controlplane.Ready && !w.state.Stopped
-	if left := controllersBegin(plane, now); serves && left > 0 {
-		serves, w.again = false, sooner(w.again, left)
-	}
 	var balancers *balancing
 	before := map[string]*poolDoc{} // by operation: the pool that is to be rolled first
 	for _, pool := range w.pools {
@@ -109,24 +106,6 @@ func (r *runner) works(ctx context.Context, w *whole, h *hosted) ([]*poolDoc, er
 		note(pool, did)
 	}
 	return changed, nil
-}
-
-// beginning is how long controllers that were started anew may take until they
-// know the cluster. Before that nobody takes a pod that goes out of its Service,
-// and users would be led to it.
-const beginning = 5 * time.Second
-
-// controllersBegin is how much of their beginning is left.
-func controllersBegin(plane *controlplane.Status, now time.Time) time.Duration {
-	if plane == nil {
-		return 0
-	}
-	for _, p := range plane.Processes {
-		if p.Name == controlplane.ControllerManager {
-			return min(beginning-now.Sub(p.Started), beginning)
-		}
-	}
-	return 0
 }
 
 // reported is what the control plane said last, also of units that were changed since.
