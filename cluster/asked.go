@@ -21,24 +21,9 @@ import (
 // deleteMachines takes the named nodes out of a pool: they are drained, and the
 // count goes down with each.
 func (p *Provider) deleteMachines(ctx context.Context, r *arm.Request) (*arm.Plan, error) {
-	if r.Parent == nil || r.Old == nil {
-		return nil, notFound(r.ID)
-	}
-	w, err := p.load(ctx, r.Parent)
+	pool, err := p.poolAsked(ctx, r)
 	if err != nil {
 		return nil, err
-	}
-	if w.state.Stopped {
-		return nil, stoppedFault()
-	}
-	var pool *poolDoc
-	for _, other := range w.pools {
-		if other.ID.Equal(r.ID) {
-			pool = other
-		}
-	}
-	if pool == nil || pool.ProvisioningState == resource.Deleting {
-		return nil, notFound(r.ID)
 	}
 	names, err := machineNames(r.Body)
 	if err != nil {

@@ -148,15 +148,7 @@ func (p *Provider) poolUpgrades(ctx context.Context, r *arm.Request) (any, error
 
 // poolVersions answers GET …/availableAgentPoolVersions: what a new pool may run.
 func (p *Provider) poolVersions(ctx context.Context, r *arm.Request) (any, error) {
-	document := r.Parent
-	if document == nil {
-		found, err := arm.GetDocument(ctx, p.Store, r.ID)
-		if err != nil {
-			return nil, err
-		}
-		document = found
-	}
-	w, err := p.load(ctx, document)
+	w, err := p.listed(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -173,6 +165,22 @@ func (p *Provider) poolVersions(ctx context.Context, r *arm.Request) (any, error
 			KubernetesVersion: ptr(v.String()), Default: ptr(v == w.state.Desired.Version), IsPreview: ptr(false)})
 	}
 	return list, nil
+}
+
+// listed reads the cluster whose computed children are asked for: a list's id is
+// the cluster's own.
+func (p *Provider) listed(ctx context.Context, r *arm.Request) (*whole, error) {
+	if r.Parent != nil {
+		return p.load(ctx, r.Parent)
+	}
+	document, err := arm.GetDocument(ctx, p.Store, r.ID)
+	if fault.Is(err, fault.NotFound) {
+		return nil, notFound(r.ID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return p.load(ctx, document)
 }
 
 // loadParent reads the cluster that a computed child of it is asked for.

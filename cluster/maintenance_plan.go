@@ -46,18 +46,7 @@ func (p *Provider) maintenancePlans(ctx context.Context, r *arm.Request) (any, e
 		}
 		days = n
 	}
-	document := r.Parent
-	if document == nil {
-		found, err := arm.GetDocument(ctx, p.Store, r.ID)
-		if fault.Is(err, fault.NotFound) {
-			return nil, notFound(r.ID)
-		}
-		if err != nil {
-			return nil, err
-		}
-		document = found
-	}
-	w, err := p.load(ctx, document)
+	w, err := p.listed(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +57,7 @@ func (p *Provider) maintenancePlans(ctx context.Context, r *arm.Request) (any, e
 	values := make([]any, len(plan))
 	for i, entry := range plan {
 		name := fmt.Sprintf("%03d-%s", i, entry.Kind)
-		values[i] = object{"id": document.ID.Child("maintenancePlans", name).String(), "name": name, "type": clusterType + "/maintenancePlans", "properties": entry}
+		values[i] = object{"id": w.doc.ID.Child("maintenancePlans", name).String(), "name": name, "type": clusterType + "/maintenancePlans", "properties": entry}
 	}
 	return object{"value": values}, nil
 }

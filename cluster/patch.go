@@ -172,18 +172,7 @@ type nodePatch struct {
 
 // nodePatches answers GET …/nodePatches.
 func (p *Provider) nodePatches(ctx context.Context, r *arm.Request) (any, error) {
-	document := r.Parent
-	if document == nil {
-		found, err := arm.GetDocument(ctx, p.Store, r.ID)
-		if fault.Is(err, fault.NotFound) {
-			return nil, notFound(r.ID)
-		}
-		if err != nil {
-			return nil, err
-		}
-		document = found
-	}
-	w, err := p.load(ctx, document)
+	w, err := p.listed(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -202,7 +191,7 @@ func (p *Provider) nodePatches(ctx context.Context, r *arm.Request) (any, error)
 				continue
 			}
 			s := guest(h.reports[unitKey{machineKind, n.Machine}].Machine).Bounded()
-			values = append(values, object{"id": document.ID.Child("nodePatches", n.Name).String(), "name": n.Name,
+			values = append(values, object{"id": w.doc.ID.Child("nodePatches", n.Name).String(), "name": n.Name,
 				"type": clusterType + "/nodePatches", "properties": patchesOf(pool.Pool.Name, n.Name, s, log)})
 		}
 	}

@@ -167,6 +167,26 @@ func (p *Provider) deletePool(ctx context.Context, r *arm.Request) (*arm.Plan, e
 	return &arm.Plan{Document: r.Old, Async: true}, setState(r.Old, pool.poolState)
 }
 
+// poolAsked is the pool that an action is asked of, of a cluster that runs.
+func (p *Provider) poolAsked(ctx context.Context, r *arm.Request) (*poolDoc, error) {
+	if r.Parent == nil || r.Old == nil {
+		return nil, notFound(r.ID)
+	}
+	w, err := p.load(ctx, r.Parent)
+	if err != nil {
+		return nil, err
+	}
+	if w.state.Stopped {
+		return nil, stoppedFault()
+	}
+	for _, pool := range w.pools {
+		if pool.ID.Equal(r.ID) && pool.ProvisioningState != resource.Deleting {
+			return pool, nil
+		}
+	}
+	return nil, notFound(r.ID)
+}
+
 func hasSystem(pools []Pool) bool {
 	for _, pool := range pools {
 		if pool.Mode == systemMode {

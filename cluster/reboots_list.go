@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"bastide.dev/arm"
-	"bastide.dev/fault"
 	"bastide.dev/reboots"
 )
 
@@ -28,18 +27,7 @@ type pendingReboot struct {
 // pendingReboots answers GET …/pendingReboots: which nodes need a reboot, and why
 // they don't have it yet.
 func (p *Provider) pendingReboots(ctx context.Context, r *arm.Request) (any, error) {
-	document := r.Parent
-	if document == nil {
-		found, err := arm.GetDocument(ctx, p.Store, r.ID)
-		if fault.Is(err, fault.NotFound) {
-			return nil, notFound(r.ID)
-		}
-		if err != nil {
-			return nil, err
-		}
-		document = found
-	}
-	w, err := p.load(ctx, document)
+	w, err := p.listed(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +44,7 @@ func (p *Provider) pendingReboots(ctx context.Context, r *arm.Request) (any, err
 		return object{"value": values}, nil
 	}
 	for _, entry := range pending(w, h, in) {
-		values = append(values, object{"id": document.ID.Child(pendingType, entry.Node).String(), "name": entry.Node, "type": clusterType + "/" + pendingType, "properties": entry})
+		values = append(values, object{"id": w.doc.ID.Child(pendingType, entry.Node).String(), "name": entry.Node, "type": clusterType + "/" + pendingType, "properties": entry})
 	}
 	return object{"value": values}, nil
 }

@@ -155,24 +155,9 @@ func (w *whole) idle() error {
 // upgradeNodeImage brings a pool's nodes to the newest node image. A pool that
 // has it is accepted too, as AKS does: its operation ends at once.
 func (p *Provider) upgradeNodeImage(ctx context.Context, r *arm.Request) (*arm.Plan, error) {
-	if r.Parent == nil || r.Old == nil {
-		return nil, notFound(r.ID)
-	}
-	w, err := p.load(ctx, r.Parent)
+	pool, err := p.poolAsked(ctx, r)
 	if err != nil {
 		return nil, err
-	}
-	if w.state.Stopped {
-		return nil, stoppedFault()
-	}
-	var pool *poolDoc
-	for _, other := range w.pools {
-		if other.ID.Equal(r.ID) {
-			pool = other
-		}
-	}
-	if pool == nil || pool.ProvisioningState == resource.Deleting {
-		return nil, notFound(r.ID)
 	}
 	parts, err := p.parts(pool.Pool)
 	if err != nil {

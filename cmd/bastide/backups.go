@@ -61,26 +61,6 @@ AKS has no such commands; the same is at …/managedClusters/NAME/backups in ARM
 	return cmd
 }
 
-// clusterAt finds a cluster that is named GROUP/CLUSTER or by its id.
-func clusterAt(g *global, name string) (*client.Client, resource.ID, error) {
-	if !strings.Contains(name, "/") {
-		return nil, resource.ID{}, usageError{fmt.Errorf("cluster %q: say GROUP/CLUSTER or a resource id, which begins with a slash", name)}
-	}
-	c, in, err := g.connect()
-	if err != nil {
-		return nil, resource.ID{}, err
-	}
-	scope, err := accessScope(in, name)
-	if err != nil {
-		return nil, resource.ID{}, err
-	}
-	id, err := resource.ParseID(scope)
-	if err != nil || !id.IsType("Microsoft.ContainerService/managedClusters") {
-		return nil, resource.ID{}, usageError{fmt.Errorf("%q isn't a cluster", name)}
-	}
-	return c, id, nil
-}
-
 func newBackupsList(g *global) *cobra.Command {
 	return &cobra.Command{
 		Use: "list GROUP/CLUSTER | ID", Short: "List a cluster's backups, the newest first", Args: cobra.ExactArgs(1),

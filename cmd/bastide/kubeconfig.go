@@ -37,13 +37,9 @@ sooner rotates the cluster's certificates.`,
 			if err != nil {
 				return err
 			}
-			scope, err := accessScope(in, args[0])
+			id, err := clusterID(in, args[0])
 			if err != nil {
 				return err
-			}
-			id, err := resource.ParseID(scope)
-			if err != nil || !id.IsType("Microsoft.ContainerService/managedClusters") {
-				return usageError{fmt.Errorf("%q isn't a cluster: say GROUP/CLUSTER or a resource id", args[0])}
 			}
 			asked := ask
 			if asked.Cluster = id; len(asked.Groups) == 0 && !cmd.Flags().Changed("group") {

@@ -6,14 +6,12 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"bastide.dev/client"
-	"bastide.dev/resource"
 )
 
 // maintenanceVersion is the API version that plans are asked for in.
@@ -67,20 +65,9 @@ Times are UTC. A window without a configuration's name is the cluster's own choi
 }
 
 func showMaintenancePlan(cmd *cobra.Command, g *global, name string, days int) error {
-	if !strings.Contains(name, "/") {
-		return usageError{fmt.Errorf("cluster %q: say GROUP/CLUSTER or a resource id, which begins with a slash", name)}
-	}
-	c, in, err := g.connect()
+	c, id, err := clusterAt(g, name)
 	if err != nil {
 		return err
-	}
-	scope, err := accessScope(in, name)
-	if err != nil {
-		return err
-	}
-	id, err := resource.ParseID(scope)
-	if err != nil || !id.IsType("Microsoft.ContainerService/managedClusters") {
-		return usageError{fmt.Errorf("%q isn't a cluster", name)}
 	}
 	found, err := client.Query[plannedView](cmd.Context(), c, id.String()+"/maintenancePlans", maintenanceVersion, map[string]string{"days": fmt.Sprint(days)})
 	if err != nil {

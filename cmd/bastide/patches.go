@@ -17,7 +17,6 @@ import (
 	"bastide.dev/mirror"
 	"bastide.dev/node"
 	"bastide.dev/nodeimage"
-	"bastide.dev/resource"
 )
 
 // patchesVersion is the API version that nodes' updates are asked for in.
@@ -59,11 +58,11 @@ patched, and when they are asked to by "bastide patches look".`,
 		{"install GROUP/CLUSTER | ID", "Let the nodes install the security updates there are, within an hour", "patchNodes"},
 	} {
 		cmd.AddCommand(&cobra.Command{Use: c.use, Short: c.short, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-			to, id, err := clusterNamed(g, args[0])
+			to, id, err := clusterAt(g, args[0])
 			if err != nil {
 				return err
 			}
-			if _, err = client.Post[map[string]any](cmd.Context(), to, id+"/"+c.action, patchesVersion, map[string]any{}); err != nil {
+			if _, err = client.Post[map[string]any](cmd.Context(), to, id.String()+"/"+c.action, patchesVersion, map[string]any{}); err != nil {
 				return answered(err)
 			}
 			return nil
@@ -72,32 +71,12 @@ patched, and when they are asked to by "bastide patches look".`,
 	return cmd
 }
 
-// clusterNamed is the cluster that a person means, and the way to it.
-func clusterNamed(g *global, name string) (*client.Client, string, error) {
-	if !strings.Contains(name, "/") {
-		return nil, "", usageError{fmt.Errorf("cluster %q: say GROUP/CLUSTER or a resource id, which begins with a slash", name)}
-	}
-	c, in, err := g.connect()
-	if err != nil {
-		return nil, "", err
-	}
-	scope, err := accessScope(in, name)
-	if err != nil {
-		return nil, "", err
-	}
-	id, err := resource.ParseID(scope)
-	if err != nil || !id.IsType("Microsoft.ContainerService/managedClusters") {
-		return nil, "", usageError{fmt.Errorf("%q isn't a cluster", name)}
-	}
-	return c, id.String(), nil
-}
-
 func showPatches(cmd *cobra.Command, g *global, name string) error {
-	c, id, err := clusterNamed(g, name)
+	c, id, err := clusterAt(g, name)
 	if err != nil {
 		return err
 	}
-	nodes, err := client.List[nodePatchView](cmd.Context(), c, id+"/nodePatches", patchesVersion)
+	nodes, err := client.List[nodePatchView](cmd.Context(), c, id.String()+"/nodePatches", patchesVersion)
 	if err != nil {
 		return answered(err)
 	}

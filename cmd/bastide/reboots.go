@@ -6,14 +6,12 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"bastide.dev/client"
-	"bastide.dev/resource"
 )
 
 // pendingView is a node that needs a reboot, or has it now.
@@ -51,20 +49,9 @@ Times are UTC.`,
 }
 
 func showReboots(cmd *cobra.Command, g *global, name string) error {
-	if !strings.Contains(name, "/") {
-		return usageError{fmt.Errorf("cluster %q: say GROUP/CLUSTER or a resource id, which begins with a slash", name)}
-	}
-	c, in, err := g.connect()
+	c, id, err := clusterAt(g, name)
 	if err != nil {
 		return err
-	}
-	scope, err := accessScope(in, name)
-	if err != nil {
-		return err
-	}
-	id, err := resource.ParseID(scope)
-	if err != nil || !id.IsType("Microsoft.ContainerService/managedClusters") {
-		return usageError{fmt.Errorf("%q isn't a cluster", name)}
 	}
 	found, err := client.Query[pendingView](cmd.Context(), c, id.String()+"/pendingReboots", maintenanceVersion, nil)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -215,6 +216,7 @@ func openConnection(t *testing.T, client, at, server string) *connection {
 
 func (c *connection) stillWorks() {
 	c.t.Helper()
+	must(c.t, c.server.SetReadDeadline(time.Now().Add(patience))) // a test that hangs cleans nothing up
 	_, err := c.client.Write([]byte("hello"))
 	must(c.t, err)
 	got := make([]byte, 5)
