@@ -162,7 +162,7 @@ func (p *Plane) awaitGood(ctx context.Context, spec controlplane.Spec, d *draft)
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case status.Error != "":
-			return verdict{fmt.Errorf("version %s doesn't start: %s", spec.Version, status.Error)}
+			return fmt.Errorf("version %s can't be started: %s", spec.Version, status.Error) // of the machine, not of what was asked for
 		case status.Restarts >= accidents:
 			return verdict{fmt.Errorf("version %s ends by itself: %s: %s", spec.Version, status.Exit, lastLine(status.Log))}
 		case why == nil && good && status.PID == begun:
@@ -279,8 +279,7 @@ func (in *instance) parted(p *Plane) {
 // A client that is asked to leave sends what wasn't taken to the other.
 func (p *Plane) partFrom(in *instance, name string) error {
 	spec, known := in.current()
-	recorded, err := p.supervisor.Recorded()
-	if err != nil || !slices.Contains(recorded, processName(in.id, name)) {
+	if there, err := p.there(in.id, name); err != nil || !there {
 		return err
 	}
 	status, set := p.supervisor.Status(processName(in.id, name))
@@ -318,8 +317,7 @@ func (in *instance) way(r running) way {
 
 // tidy empties the other slot of what an earlier Plane left there.
 func (p *Plane) tidy(in *instance, slot controlplane.Slot) error {
-	recorded, err := p.supervisor.Recorded()
-	if err != nil || !slices.Contains(recorded, processName(in.id, slot.Other().Program())) {
+	if there, err := p.there(in.id, slot.Other().Program()); err != nil || !there {
 		return err
 	}
 	in.mu.Lock()
@@ -332,6 +330,16 @@ func (p *Plane) tidy(in *instance, slot controlplane.Slot) error {
 		}
 	})
 	return nil
+}
+
+// there tells whether a program is to be ended: it has no record yet while it is
+// being started, and an earlier Plane's isn't set.
+func (p *Plane) there(id, program string) (bool, error) {
+	if _, set := p.supervisor.Status(processName(id, program)); set {
+		return true, nil
+	}
+	recorded, err := p.supervisor.Recorded()
+	return slices.Contains(recorded, processName(id, program)), err
 }
 
 // at is where a test may end the Plane.

@@ -297,8 +297,8 @@ func TestRefused(t *testing.T) {
 		t.Errorf("taken back: %+v, was pid %d", s, before)
 	}
 
-	// One that runs, but doesn't become ready in time.
-	r.ReadyWithin = time.Millisecond
+	// One that doesn't become ready in time: it is given up while it is being started.
+	r.ReadyWithin = time.Nanosecond
 	late := good
 	late.FormerIssuers = []string{"https://late.test"}
 	r.apply(late)
@@ -306,6 +306,7 @@ func TestRefused(t *testing.T) {
 	if !strings.Contains(status.Refused, "isn't ready within") {
 		t.Errorf("%+v", status)
 	}
+	r.onlyRefused(spec.ID)
 	r.ReadyWithin = 0
 	late.FormerIssuers = []string{"https://early.test"} // another wish is tried at once
 	r.apply(late)
