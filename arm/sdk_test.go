@@ -94,7 +94,7 @@ func (s *sdk) finish(err error) func(*Operation) error { return func(*Operation)
 func TestSDKFollowsOperations(t *testing.T) {
 	t.Parallel()
 	s := newSDK(t)
-	ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer stop()
 	if _, err := s.begin("PUT", rg+core, `{"location":"eastus"}`).PollUntilDone(ctx, nil); err != nil {
 		t.Fatal(err)
@@ -118,7 +118,7 @@ func TestSDKFollowsOperations(t *testing.T) {
 func TestSDKSeesFailure(t *testing.T) {
 	t.Parallel()
 	s := newSDK(t)
-	ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer stop()
 	s.begin("PUT", rg+core, `{"location":"eastus"}`)
 	finisher(t, s.f, s.finish(fault.New(fault.Exhausted, "NoDisk", "The disk is full.")))

@@ -50,7 +50,7 @@ func TestLifeOfAGroup(t *testing.T) {
 	}
 	select {
 	case <-ended:
-	case <-time.After(5 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("the process outlived its group")
 	}
 	hierarchies, err := Hierarchies()

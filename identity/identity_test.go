@@ -301,7 +301,7 @@ func TestReplicasSeeEachOther(t *testing.T) {
 	if err := w.DeleteUser(t.Context(), user.ID); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		if _, err := other.User(t.Context(), user.ID); fault.Is(err, fault.NotFound) {
 			break

@@ -251,7 +251,7 @@ func (w *world) nothingOf(id string) {
 
 func (w *world) eventually(reached func() bool) {
 	w.t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !reached(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !reached(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			w.t.Fatal("it doesn't come to that")
 		}

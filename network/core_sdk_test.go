@@ -25,7 +25,7 @@ func sdkOf(t *testing.T, w *edgeWorld) *armnetwork.ClientFactory {
 // ended waits for the end of what a client began.
 func ended[T any](t *testing.T, begin func(context.Context) (*runtime.Poller[T], error)) T {
 	t.Helper()
-	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer stop()
 	poller, err := begin(ctx)
 	if err != nil {

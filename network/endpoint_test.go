@@ -210,7 +210,7 @@ func TestGroupGoes(t *testing.T) {
 	if a.code != 200 && a.code != 202 {
 		t.Fatalf("%d %s", a.code, a.text)
 	}
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for len(w.keys(arm.DocumentPrefix)) > 0 {
 		if time.Now().After(deadline) {
 			t.Fatalf("left over: %v", w.keys(arm.DocumentPrefix))

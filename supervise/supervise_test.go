@@ -79,7 +79,7 @@ func (r *rig) set(p Process) {
 // until waits for a status.
 func (r *rig) until(name string, what string, ok func(Status) bool) Status {
 	r.t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for {
 		s, _ := r.Status(name)
 		if ok(s) {
@@ -154,7 +154,7 @@ func TestView(t *testing.T) {
 	}
 	r.set(p)
 	pid := r.until("v", "running", running).PID
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for { // until the shell has become sleep
 		if name, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm"); err == nil && string(name) == "sleep\n" {
 			break

@@ -192,7 +192,7 @@ func danglingIdentities(t *testing.T, r *rig, identities *armmsi.UserAssignedIde
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	var found []struct{ Kind, ID string }
 	out, err := r.Bastide(ctx, "identity", "dangling", "--unused", "0d", "-o", "json")

@@ -7,6 +7,8 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -135,11 +137,11 @@ func TestRestoreOfTheSameCluster(t *testing.T) {
 		t.Errorf("a watch from before: %d %s", code, answer)
 	}
 	r.until(spec.ID, "ready", ready)
-	for _, left := range []string{beforeDir, restoreDir} {
-		if _, err := os.Stat(r.Plane.dir(spec.ID, left)); err == nil {
-			t.Errorf("%s is left", left)
-		}
-	}
+	eventually(t, "nothing is left of the data of before", func() bool { // cleared away after clients are let in
+		_, before := os.Stat(r.Plane.dir(spec.ID, beforeDir))
+		_, made := os.Stat(r.Plane.dir(spec.ID, restoreDir))
+		return errors.Is(before, fs.ErrNotExist) && errors.Is(made, fs.ErrNotExist)
+	})
 	// The token was carried out: another Plane doesn't do so again, and another
 	// token of the same backup is ahead of what clients saw since.
 	admin.must("POST", configMaps, configMap("after", "1"))

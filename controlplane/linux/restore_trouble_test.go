@@ -46,7 +46,7 @@ func TestRestoreGoesOnAfterAKill(t *testing.T) {
 		r.apply(spec)
 		select {
 		case <-reached:
-		case <-time.After(30 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Fatalf("never came to %s", point)
 		}
 		r.stop()

@@ -178,7 +178,7 @@ func (r *rig) apply(spec controlplane.Spec) {
 // until waits for a status.
 func (r *rig) until(id, what string, ok func(controlplane.Status) bool) controlplane.Status {
 	r.t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for {
 		status := r.Status(id)
 		if ok(status) {
@@ -222,7 +222,7 @@ func (r *rig) as(spec controlplane.Spec, name string, groups ...string) *user {
 	}
 	transport := &http.Transport{DialContext: Dialer(filepath.Join(r.dir, spec.Namespace)), TLSClientConfig: config, ForceAttemptHTTP2: true}
 	r.t.Cleanup(transport.CloseIdleConnections)
-	return &user{t: r.t, http: &http.Client{Transport: transport, Timeout: 10 * time.Second}}
+	return &user{t: r.t, http: &http.Client{Transport: transport, Timeout: time.Minute}}
 }
 
 func (r *rig) admin(spec controlplane.Spec) *user {
@@ -286,7 +286,7 @@ func (u *user) node(name string) {
 
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !f(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !f(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
 		}

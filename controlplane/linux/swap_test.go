@@ -341,7 +341,7 @@ func (r *rig) killedAt(point string, spec controlplane.Spec) {
 	r.apply(spec)
 	select {
 	case <-there:
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		r.t.Fatalf("%s is never reached: %+v", point, r.Status(spec.ID))
 	}
 	r.stop()

@@ -73,7 +73,7 @@ func (w *world) typed() chromedp.Action[chromedp.Void] {
 
 func do(ctx context.Context, t *testing.T, what string, actions ...chromedp.Action[chromedp.Void]) {
 	t.Helper()
-	limited, cancel := context.WithTimeout(ctx, 20*time.Second)
+	limited, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	if err := chromedp.Do(limited, actions...); err != nil {
 		text, _ := chromedp.Run(ctx, chromedp.Text(chromedp.CSS("body"))) // says more, when it can be read
@@ -91,7 +91,7 @@ func (w *world) arrived(t *testing.T, redirect string, got chan url.Values) iden
 			t.Fatalf("%v: %d %v", values, status, answer)
 		}
 		return claimsOf(t, answer["access_token"])
-	case <-time.After(20 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("the browser didn't come back")
 	}
 	return identity.Claims{}
@@ -112,7 +112,7 @@ func authenticator() chromedp.Action[chromedp.Void] {
 // read is what an action finds out.
 func read[T any](ctx context.Context, t *testing.T, action chromedp.Action[T]) T {
 	t.Helper()
-	limited, cancel := context.WithTimeout(ctx, 20*time.Second)
+	limited, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	value, err := chromedp.Run(limited, action)
 	if err != nil {

@@ -40,7 +40,7 @@ func TestInteractiveCredential(t *testing.T) {
 	person := w.browser(t)
 	signedIn := make(chan error, 1)
 	go func() { signedIn <- signIn(person, opened, w.first.Password) }()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	token, err := credential.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{w.url + "/.default"}})
 	if there := <-signedIn; err != nil || there != nil {

@@ -106,7 +106,7 @@ func TestBootsAgainWhereTheGuestMadeGroups(t *testing.T) {
 
 func (w *world) awaitChange(id string, phase machine.Phase) machine.Status {
 	w.t.Helper()
-	timeout := time.After(5 * time.Second)
+	timeout := time.After(2 * time.Minute)
 	for {
 		select {
 		case changed := <-w.Changed():

@@ -236,7 +236,7 @@ func (w *world) status(id string) machine.Status {
 
 func (w *world) eventually(what string, ok func() bool) {
 	w.t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !ok(); runtime.Gosched() {
+	for deadline := time.Now().Add(2 * time.Minute); !ok(); runtime.Gosched() {
 		if time.Now().After(deadline) {
 			w.t.Fatalf("never: %s", what)
 		}
