@@ -33,7 +33,7 @@ func (k *compiler) platform() []netip.Prefix {
 // Names of the sets and maps that more than one part uses.
 const (
 	ownSet       = "own"       // link and source: the interface's addresses
-	floatingSet  = "floating"  // link and source: front ends that the interface answers for
+	ledSet       = "led"       // link and connection's mark: those that are the interface's
 	frontSet     = "fronts"    // every address that is a front end
 	detouredSet  = "detoured"  // mark and destination: front ends that a route table leads past
 	platformSet  = "platforms" // links of API servers
@@ -77,28 +77,32 @@ func (k *compiler) prerouting() {
 }
 
 // fromNIC lets an interface send from its own addresses, and answer from the
-// front ends that it is behind.
+// front ends of connections that were led to it: also of a balancer that it has
+// left since, for its connections stay.
 func (k *compiler) fromNIC() string {
-	var own, floating [][]rs.Range
+	var own, led [][]rs.Range
 	for _, p := range k.ports {
 		for _, r := range rs.Addresses(p.own) {
 			own = append(own, []rs.Range{link(p.link), r})
 		}
+		if !p.Platform { // an API server is no back end
+			led = append(led, []rs.Range{link(p.link), number(p.mark, p.mark)}, []rs.Range{link(p.link), number(ownFrontEnd|p.mark, ownFrontEnd|p.mark)})
+		}
 	}
+	var floating []netip.Prefix
 	for i := range k.v.Balancers {
-		b := &k.v.Balancers[i]
-		for _, id := range b.Backends {
-			if p := k.nics[id]; p != nil && b.Floating {
-				floating = append(floating, []rs.Range{link(p.link), address(b.Address)})
-			}
+		if b := &k.v.Balancers[i]; b.Floating {
+			floating = append(floating, single(b.Address))
 		}
 	}
 	k.table.set(ownSet, fields(rs.InLink, rs.Source), own)
 	c := k.table.chain("from-nic")
 	c.Rules = append(c.Rules, rule("", goTo("checked"), in(ownSet, rs.InLink, rs.Source)))
 	if len(floating) > 0 {
-		k.table.set(floatingSet, fields(rs.InLink, rs.Source), floating)
-		c.Rules = append(c.Rules, rule("", goTo("checked"), not(is(rs.State, rs.New)), in(floatingSet, rs.InLink, rs.Source)))
+		k.table.set(ledSet, fields(rs.InLink, rs.ConnMark), led)
+		front := k.table.from(floating...)
+		c.Rules = append(c.Rules, rule("", goTo("checked"), is(rs.Reply, 1), in(ledSet, rs.InLink, rs.ConnMark), front),
+			rule("", goTo("invalid"), is(rs.State, rs.Invalid), front)) // it is told that its connection has ended
 	}
 	c.Rules = append(c.Rules, rule("platform/spoofedSource", drop))
 	return c.Name

@@ -174,11 +174,6 @@ func (l *Life) use(session *client.Session, token string) func(ctx context.Conte
 	}
 }
 
-// noticed tells whether more requests failed than a machine may lose whose cores
-// are busy with the drills beside: one in a hundred. What is done carelessly costs
-// several times that.
-func noticed(t stream.Tally) bool { return t.Failed*100 > t.Sent }
-
 // unnoticed does something while people use the app and the API, and fails when
 // they noticed. What they saw is evidence.
 func (s *Stage) unnoticed(ctx context.Context, l *Life, what string, certificate *tls.Certificate, do func(ctx context.Context) error) error {
@@ -189,7 +184,7 @@ func (s *Stage) unnoticed(ctx context.Context, l *Life, what string, certificate
 	s.note(fmt.Sprintf("During %s, users of the app: %s.", what, app))
 	s.note(fmt.Sprintf("During %s, users of the API: %s.", what, api))
 	for who, tally := range map[string]stream.Tally{"the app": app, "the API": api} {
-		if noticed(tally) || tally.Sent == 0 {
+		if tally.Failed > 0 || tally.Sent == 0 {
 			err = errors.Join(err, fmt.Errorf("%s was noticed by users of %s: %s", what, who, tally))
 		}
 	}

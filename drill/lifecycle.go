@@ -32,7 +32,7 @@ func lifecycleDrills() []Drill {
 			Turn: life, Setup: oldAuthority},
 		{ID: "lifecycle-nobody-notices", Title: "Nobody notices that nodes go", Control: "az aks upgrade, az aks nodepool delete-machines",
 			Explains: "A node that is just restarted costs requests: that is seen first. Then control plane and nodes become a newer Kubernetes, and a node is " +
-				"deleted and replaced, as the platform does that: out of the load balancers, drained, and only then gone. Every request of a stream is counted; one in a hundred is the bound.",
+				"deleted and replaced, as the platform does that: out of the load balancers, drained, and only then gone. Every request of a stream is counted, and none may fail.",
 			Turn: life, Setup: nobodyNotices},
 		{ID: "lifecycle-old-signing-key", Title: "Tokens of an old signing key open nothing", Control: "az aks oidc-issuer rotate-signing-keys, twice",
 			Explains: "A service account's token was copied. One rotation lets tokens of the key before live for a day; a second one ends them at once.",
@@ -213,7 +213,7 @@ func nobodyNotices(ctx context.Context, s *Stage) (*Scene, error) {
 			now := ways[turn%len(ways)]
 			turn++
 			app, api, err := s.attended(ctx, l, nil, func(ctx context.Context) error { return now.take(ctx, l) })
-			return Result{Worked: noticed(app) || noticed(api), Got: fmt.Sprintf("%s: the app: %s; the API: %s", now.name, app, api)}, err
+			return Result{Worked: app.Failed+api.Failed > 0, Got: fmt.Sprintf("%s: the app: %s; the API: %s", now.name, app, api)}, err
 		}}},
 		On: func(context.Context) error {
 			ways, turn = []way{{"an upgrade of control plane and nodes", s.upgrade}, {"the deletion of a node, and another in its place", s.replace}}, 0

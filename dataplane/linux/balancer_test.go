@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -153,6 +154,50 @@ func TestDrainedBackEnd(t *testing.T) {
 		t.Errorf("new connections: %v", seen)
 	}
 	conn.stillWorks()
+}
+
+// A front end's address is a back end's in the connections that were led to it,
+// and in no other's.
+func TestNobodyElseAnswers(t *testing.T) {
+	w, v := balanced(t, true)
+	w.apply(configOf(v))
+	outside := newOutside(t)
+	at := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(service + ":80"))
+	servers := map[string]*net.UDPConn{}
+	for _, id := range []string{"a-n0", "a-n1"} {
+		addTo(t, w.node(id), loopback, service+"/32")
+		visit(t, w.node(id), func() (err error) { servers[id], err = net.ListenUDP("udp4", at); return err })
+		t.Cleanup(func() { must(t, servers[id].Close()) })
+	}
+	var client *net.UDPConn
+	visit(t, outside, func() (err error) { client, err = net.DialUDP("udp4", nil, at); return err })
+	defer client.Close()
+	_, err := client.Write([]byte("hello"))
+	must(t, err)
+	type heard struct {
+		id   string
+		from netip.AddrPort
+	}
+	came := make(chan heard, 2)
+	for id, server := range servers {
+		go func() {
+			if _, from, err := server.ReadFromUDPAddrPort(make([]byte, 64)); err == nil {
+				came <- heard{id, from}
+			}
+		}()
+	}
+	led := <-came
+	other := map[string]string{"a-n0": "a-n1", "a-n1": "a-n0"}[led.id]
+	for _, id := range []string{other, led.id} {
+		_, err := servers[id].WriteToUDPAddrPort([]byte(id), led.from)
+		must(t, err)
+	}
+	got := make([]byte, 64)
+	must(t, client.SetReadDeadline(time.Now().Add(patience)))
+	n, err := client.Read(got)
+	if string(got[:n]) != led.id {
+		t.Errorf("%s was led to, the first answer is of %q (%v)", led.id, got[:n], err)
+	}
 }
 
 func TestInternalFrontEnd(t *testing.T) {

@@ -3,6 +3,7 @@
 package linux
 
 import (
+	"io"
 	"maps"
 	"net"
 	"net/netip"
@@ -214,14 +215,20 @@ func openConnection(t *testing.T, client, at, server string) *connection {
 	return c
 }
 
+// stillWorks says something in both directions.
 func (c *connection) stillWorks() {
 	c.t.Helper()
-	must(c.t, c.server.SetReadDeadline(time.Now().Add(patience))) // a test that hangs cleans nothing up
-	_, err := c.client.Write([]byte("hello"))
-	must(c.t, err)
-	got := make([]byte, 5)
-	if _, err := c.server.Read(got); err != nil || string(got) != "hello" {
-		c.t.Errorf("the open connection broke: %q %v", got, err)
+	for _, way := range []struct {
+		name     string
+		from, to net.Conn
+	}{{"to the server", c.client, c.server}, {"to the client", c.server, c.client}} {
+		must(c.t, way.to.SetReadDeadline(time.Now().Add(patience))) // a test that hangs cleans nothing up
+		_, err := way.from.Write([]byte("hello"))
+		must(c.t, err)
+		got := make([]byte, 5)
+		if _, err := io.ReadFull(way.to, got); err != nil || string(got) != "hello" {
+			c.t.Errorf("the open connection broke %s: %q %v", way.name, got, err)
+		}
 	}
 }
 

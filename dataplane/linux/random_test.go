@@ -180,7 +180,11 @@ func (a *attempt) end() (bool, error) {
 		return err == nil, nil
 	}
 	poll := []unix.PollFd{{Fd: int32(a.socket), Events: unix.POLLOUT}}
-	if n, err := unix.Poll(poll, 0); n == 0 || err != nil {
+	n, err := unix.Poll(poll, 0)
+	for errors.Is(err, unix.EINTR) {
+		n, err = unix.Poll(poll, 0)
+	}
+	if n == 0 || err != nil {
 		return false, err
 	}
 	problem, err := unix.GetsockoptInt(a.socket, unix.SOL_SOCKET, unix.SO_ERROR)
