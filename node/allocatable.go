@@ -10,6 +10,10 @@ func Allocatable(cpus int, memory int64, maxPods int) (cpu, bytes int64) {
 
 const mebibyte = 1 << 20
 
+// EvictionDisk is how much of the disk, in hundredths, has to stay free: nodes
+// share it with the Linux machine that they run on.
+const EvictionDisk = 15
+
 // evictionMemory is what has to stay free, in mebibytes: evictionHard's.
 const evictionMemory = 100
 

@@ -57,7 +57,7 @@ func kubeletConfig(c Config) map[string]any {
 		"protectKernelDefaults": false, "makeIPTablesUtilChains": false,
 
 		"evictionHard": map[string]any{
-			"memory.available": fmt.Sprintf("%dMi", evictionMemory), "nodefs.available": "10%", "nodefs.inodesFree": "5%", "imagefs.available": "15%", "pid.available": "2000",
+			"memory.available": fmt.Sprintf("%dMi", evictionMemory), "nodefs.available": "10%", "nodefs.inodesFree": "5%", "imagefs.available": fmt.Sprintf("%d%%", EvictionDisk), "pid.available": "2000",
 		},
 		"kubeReserved": map[string]any{
 			"cpu":    fmt.Sprintf("%dm", reservedCPU(c.CPUs)),

@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"bastide.dev/node"
 )
 
 // preflight finds what this machine lacks, all at once and before anything is made.
@@ -36,4 +39,20 @@ func preflight() error {
 		lacks("cgroups mounted at /sys/fs/cgroup (v1 or v2)")
 	}
 	return errors.Join(missing...)
+}
+
+// fullDisk warns of a disk on which nodes can't keep pods; "" when there is room.
+func fullDisk(dir string) string {
+	var stat unix.Statfs_t
+	for unix.Statfs(dir, &stat) != nil && dir != "/" {
+		dir = filepath.Dir(dir) // it isn't made yet
+	}
+	if stat.Blocks == 0 {
+		return ""
+	}
+	free := float64(stat.Bavail) / float64(stat.Blocks) * 100
+	if free >= node.EvictionDisk+2 {
+		return ""
+	}
+	return fmt.Sprintf("! Only %.0f %% of the disk of %s is free. Below %d %% nodes, which share it, evict pods and take no new ones, as AKS's do.", free, dir, node.EvictionDisk)
 }

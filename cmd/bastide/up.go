@@ -75,6 +75,9 @@ func runUp(ctx context.Context, g *global, o *upOptions, p *progress) error {
 	if err := p.step("Checking this machine", func() error { return errors.Join(preflight(), partsThere(in)) }); err != nil {
 		return err
 	}
+	if warning := fullDisk(in.StateDir); warning != "" {
+		p.say("%s", warning)
+	}
 	var first identity.Bootstrapped
 	err = p.step("Starting the service's store", func() error {
 		if err := newKeyring(in).ensure(); err != nil {
