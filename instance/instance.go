@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"time"
 
 	"bastide.dev/fault"
 )
@@ -54,6 +55,9 @@ type Settings struct {
 	Mirror string `json:"mirror,omitempty"`
 	// NodeImage is what new nodes are made of instead of the latest image.
 	NodeImage string `json:"nodeImage,omitempty"`
+	// RepairAfter is how long a node may be not ready before something is done
+	// about it, and each remedy has. Zero: as long as AKS waits.
+	RepairAfter time.Duration `json:"repairAfter,omitempty"`
 }
 
 // Instance is an instance's settings and its slot on this machine.

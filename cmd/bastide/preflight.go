@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,6 +40,24 @@ func preflight() error {
 		lacks("cgroups mounted at /sys/fs/cgroup (v1 or v2)")
 	}
 	return errors.Join(missing...)
+}
+
+// openToAll tells whether programs in a directory can be run by the users that an
+// instance runs them as: none of them is root, or owns anything there.
+func openToAll(dir string) error {
+	for at := filepath.Clean(dir); ; at = filepath.Dir(at) {
+		info, err := os.Stat(at)
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // partsThere says so
+		case err != nil:
+			return fmt.Errorf("look at %s: %w", at, err)
+		case info.Mode().Perm()&0o001 == 0:
+			return fmt.Errorf("%s is closed to others, so that nobody but root could run what is in %s: chmod o+x %s", at, dir, at)
+		}
+		if at == "/" {
+			return nil
+		}
+	}
 }
 
 // fullDisk warns of a disk on which nodes can't keep pods; "" when there is room.

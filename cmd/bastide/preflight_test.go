@@ -11,6 +11,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+func TestOpenToAll(t *testing.T) {
+	dir := t.TempDir()
+	below := filepath.Join(dir, "cache")
+	for mode, closed := range map[os.FileMode]bool{0o755: false, 0o711: false, 0o700: true} {
+		if err := os.Chmod(dir, mode); err != nil {
+			t.Fatal(err)
+		}
+		err := openToAll(below)
+		if (err != nil && strings.Contains(err.Error(), "chmod o+x "+dir)) != closed {
+			t.Errorf("%o: %v", mode, err)
+		}
+	}
+}
+
 func TestFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=10m"); err != nil {

@@ -214,6 +214,7 @@ func newClusters(s *service, keys keyring, log *slog.Logger) (*cluster.Provider,
 		ResourceManager: in.URL("management"), Login: in.URL("login"), Guard: in.URL("guard"), Cloud: bundle.CloudControllerVersion,
 		Addons:   controlplane.Addons{CoreDNS: nodeimage.CoreDNSImage, MetricsServer: nodeimage.MetricsServerImage},
 		Registry: in.Host("registry"), Mirror: in.URL("packages"), InstanceCA: believed.signs, Renewed: renewed, PauseImage: nodeimage.PauseImage,
+		Repair: cluster.RepairTimes{Unready: in.RepairAfter, Between: in.RepairAfter},
 	})
 }
 

@@ -33,6 +33,7 @@ type upOptions struct {
 	mirror, nodeImage                string
 	demo, anonymousPull              bool
 	pullChosen                       bool // anonymousPull was said
+	repairAfter                      time.Duration
 }
 
 func newUp(g *global) *cobra.Command {
@@ -61,6 +62,7 @@ password is shown once. It is safe to repeat.`,
 	flags.StringVar(&o.cacheDir, "cache-dir", "", "`directory` of bundles and node images (default /var/cache/bastide)")
 	flags.StringVar(&o.mirror, "mirror", "", "`archive` that nodes get Debian's updates from: a URL, or a directory with debian and debian-security (default "+nodeimage.DefaultMirror+")")
 	flags.StringVar(&o.nodeImage, "node-image", "", "`version` of the image that new nodes are made of; \"latest\" is the newest, and the default")
+	flags.DurationVar(&o.repairAfter, "repair-after", 0, "how long a node may be not ready before it is repaired (default 10m, AKS's)")
 	flags.BoolVar(&o.anonymousPull, "registry-anonymous-pull", true, "whether anybody may pull from the instance's registry; else who has a role such as AcrPull")
 	flags.BoolVar(&o.demo, "demo", false, "also make the cluster `demo` with two nodes and a web app, and show it answering")
 	return cmd
@@ -72,7 +74,7 @@ func runUp(ctx context.Context, g *global, o *upOptions, p *progress) error {
 	if err != nil {
 		return err
 	}
-	if err := p.step("Checking this machine", func() error { return errors.Join(preflight(), partsThere(in)) }); err != nil {
+	if err := p.step("Checking this machine", func() error { return errors.Join(preflight(), openToAll(in.CacheDir), partsThere(in)) }); err != nil {
 		return err
 	}
 	if warning := fullDisk(in.StateDir); warning != "" {
@@ -173,6 +175,12 @@ func choose(in *instance.Instance, o *upOptions) error {
 			return err
 		}
 		in.Mirror = o.mirror
+	}
+	if o.repairAfter != 0 {
+		if o.repairAfter < time.Second {
+			return fault.New(fault.Invalid, "InvalidSetting", "A node isn't repaired after less than a second: %s.", o.repairAfter).At("--repair-after")
+		}
+		in.RepairAfter = o.repairAfter
 	}
 	switch o.nodeImage {
 	case "":
