@@ -28,7 +28,7 @@ const (
 	// userPatience is how long a user waits for an answer.
 	userPatience = 5 * time.Second
 	// lifePatience is how long a node, or what runs on it, may take to be back.
-	lifePatience = 100 * time.Second
+	lifePatience = 5 * time.Minute
 )
 
 // Life is a cluster that is upgraded, patched and rotated while people use it:

@@ -135,7 +135,7 @@ func (s *Stage) night(ctx context.Context, l *Life) error {
 		}
 		pending, err := client.List[object](ctx, s.Client, l.ID+"/pendingReboots", patchesVersion)
 		if err == nil && len(pending) > 0 {
-			err = fmt.Errorf("%d nodes are to reboot", len(pending))
+			err = fmt.Errorf("%d nodes are to reboot: %v", len(pending), pending[0]["properties"])
 		}
 		return err
 	})
