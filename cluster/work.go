@@ -54,7 +54,7 @@ type work struct {
 	// Force the pods that are held still are deleted then.
 	Drain time.Duration `json:"drain,omitempty"`
 	Force bool          `json:"force,omitempty"`
-	// Left is when the node began to be left, Gone when it had been; Boot is the
+	// Left is when the node began to be left, Gone when load balancers had; Boot is the
 	// boot that it was in then.
 	Left time.Time `json:"left,omitzero"`
 	Gone time.Time `json:"gone,omitzero"`

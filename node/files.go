@@ -244,6 +244,11 @@ func lastOf(p netip.Prefix) netip.Addr {
 
 // Masquerade is the nftables table that gives what pods send out of their
 // virtual network the node's address, as AKS's nodes do. It replaces itself.
+//
+// It also drops what comes from outside of the network for an address that isn't
+// known here: a balancer leads to a node as soon as its node port answers, which
+// may be before kube-proxy has heard of the front end. Passed on, the connection
+// would be tracked as one to nowhere, and its repeated SYNs with it.
 func Masquerade(c Config) string {
 	if c.Network.Plugin == "none" {
 		return ""
@@ -251,18 +256,25 @@ func Masquerade(c Config) string {
 	var b bytes.Buffer
 	b.WriteString("table inet bastide-masquerade {}\ndelete table inet bastide-masquerade\ntable inet bastide-masquerade {\n" +
 		"\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat + 5; policy accept;\n")
-	for family, prefix := range map[string]func(netip.Prefix) bool{
-		"ip": func(p netip.Prefix) bool { return p.Addr().Is4() }, "ip6": func(p netip.Prefix) bool { return p.Addr().Is6() },
-	} {
+	for family, prefix := range map[string]func(netip.Prefix) bool{"ip": is4, "ip6": is6} {
 		pods := set(prefix, c.Network.Pods)
 		inside := set(prefix, c.Network.VNet, c.ClusterCIDR, c.Network.Pods)
 		if pods != "" {
 			fmt.Fprintf(&b, "\t\t%[1]s saddr { %[2]s } %[1]s daddr != { %[3]s } masquerade\n", family, pods, inside)
 		}
 	}
+	b.WriteString("\t}\n\tchain passing {\n\t\ttype filter hook forward priority filter; policy accept;\n")
+	for family, prefix := range map[string]func(netip.Prefix) bool{"ip": is4, "ip6": is6} {
+		if inside := set(prefix, c.Network.VNet, c.ClusterCIDR, c.Network.Pods); inside != "" {
+			fmt.Fprintf(&b, "\t\tiifname \"eth0\" oifname \"eth0\" ct state new ct status & dnat == 0 %s saddr != { %s } drop\n", family, inside)
+		}
+	}
 	b.WriteString("\t}\n}\n")
 	return b.String()
 }
+
+func is4(p netip.Prefix) bool { return p.Addr().Is4() }
+func is6(p netip.Prefix) bool { return p.Addr().Is6() }
 
 // set lists the prefixes of one family without those inside another one: an
 // interval set refuses overlaps.

@@ -59,13 +59,16 @@ func (l *look) abandon(n *Node) {
 	l.step(n, Acting, w.Kind)
 }
 
-// waits notes what is waited for, the first thing first, and when to look again.
+// waits notes what is waited for, the first thing first, and when to look again; 0:
+// when something is reported.
 func (l *look) waits(again time.Duration, format string, args ...any) {
 	l.plan.Busy = true
 	if l.plan.Waits == "" {
 		l.plan.Waits = fmt.Sprintf(format, args...)
 	}
-	l.again(again)
+	if again != 0 {
+		l.again(again)
+	}
 }
 
 func (l *look) again(d time.Duration) {
@@ -102,6 +105,7 @@ func (l *look) advance(n *Node) {
 
 // leave waits until nothing of a node is needed any more.
 func (l *look) leave(n *Node) {
+	l.part(n)
 	w := n.Work
 	limit := cmp.Or(w.Drain, l.Drain)
 	timeout := l.left(w.Since, limit)
@@ -118,17 +122,27 @@ func (l *look) leave(n *Node) {
 		l.fail(n, first(n.Held, "it didn't complete within "+limit.String()), true)
 	case !n.Left:
 		l.waits(timeout+late, "node %s is being drained%s", n.Name, suffix(n.Held))
-	case w.Gone.IsZero() && !n.Dropped && l.left(w.Since, dropping) > 0:
-		l.waits(min(200*time.Millisecond, l.left(w.Since, dropping)), "load balancers still lead to node %s", n.Name)
-	case l.Pause == 0 || !w.Gone.IsZero() && l.left(w.Gone, l.Pause) <= 0:
-		l.step(n, Acting, w.Kind)
 	case w.Gone.IsZero():
-		gone := *w
+		l.waits(0, "load balancers still lead to node %s", n.Name)
+	case l.left(w.Gone, l.Pause) > 0:
+		l.waits(l.left(w.Gone, l.Pause), "connections to node %s end", n.Name)
+	default:
+		l.step(n, Acting, w.Kind)
+	}
+}
+
+// part notes when load balancers had left a node: what it passes on to others
+// ends while its own pods are drained.
+func (l *look) part(n *Node) {
+	bound := l.left(n.Work.Since, dropping)
+	switch {
+	case !n.Work.Gone.IsZero():
+	case n.Dropped || bound <= 0:
+		gone := *n.Work
 		gone.Gone = l.now
 		l.set(n, &gone, "")
-		l.again(l.Pause)
 	default:
-		l.waits(l.left(w.Gone, l.Pause), "connections to node %s end", n.Name)
+		l.again(min(200*time.Millisecond, bound))
 	}
 }
 

@@ -98,7 +98,7 @@ type Work struct {
 	NoDrain bool
 	Drain   time.Duration // its own timeout; 0: the pool's
 	Force   bool          // what is held is deleted in the end
-	Gone    time.Time     // when the node had been left: the pause counts from here
+	Gone    time.Time     // when load balancers had left the node: the pause counts from here
 	// Error is why it stopped; Quarantined keeps the node cordoned then.
 	Error       string
 	Quarantined bool

@@ -365,3 +365,36 @@ func TestBounds(t *testing.T) {
 		t.Errorf("an image that doesn't boot: %+v", plan)
 	}
 }
+
+// What a node passes on to others ends while its own pods are drained.
+func TestPauseGoesOnBesideTheDrain(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	node := Node{Name: "a", Ready: true, Dropped: true, Work: &Work{Kind: Reimage, Roll: true, Step: Leaving, Since: now}}
+	at := func(d time.Duration) Plan {
+		return Next(Pool{Count: 1, Surge: 1, Drain: time.Hour, Pause: time.Second, Progress: now, Nodes: []Node{node, {Name: "s", Surge: true, Ready: true}}}, now.Add(d))
+	}
+	plan := at(0)
+	if len(plan.Moves) != 1 || !plan.Moves[0].Work.Gone.Equal(now) || plan.Moves[0].Act != "" {
+		t.Fatalf("out of load balancers: %+v", plan)
+	}
+	node.Work = plan.Moves[0].Work
+	if plan := at(5 * time.Second); len(plan.Moves) != 0 {
+		t.Errorf("its pods aren't gone: %+v", plan)
+	}
+	node.Left = true
+	if plan := at(500 * time.Millisecond); len(plan.Moves) != 0 || plan.Again != 500*time.Millisecond {
+		t.Errorf("its connections have time to end: %+v", plan)
+	}
+	if plan := at(5 * time.Second); len(plan.Moves) != 1 || plan.Moves[0].Act != Reimage {
+		t.Errorf("nothing of it is needed: %+v", plan)
+	}
+}
+
+// Nothing is looked at again and again that a report will tell of.
+func TestHoldWaitsForReports(t *testing.T) {
+	plan := Next(Pool{Count: 1, Surge: 1, Hold: "the control plane is older", Progress: time.Unix(1e9, 0),
+		Nodes: []Node{{Name: "a", Ready: true, Outdated: true}}}, time.Unix(1e9, 0))
+	if plan.Waits == "" || plan.Again != 0 {
+		t.Errorf("%+v", plan)
+	}
+}
