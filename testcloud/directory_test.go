@@ -3,6 +3,7 @@
 package testcloud_test
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -31,6 +32,7 @@ func TestDirectory(t *testing.T) {
 	t.Run("roles of Azure", func(t *testing.T) { a.azureRoles(t) })
 	t.Run("a role is effective at once", func(t *testing.T) { a.effective(t) })
 	t.Run("revocation", func(t *testing.T) { a.revoked(t) })
+	t.Run("authorities rotate", func(t *testing.T) { a.rotated(t) })
 	t.Run("local accounts", func(t *testing.T) { a.localAccounts(t) })
 }
 
@@ -88,6 +90,19 @@ func (a *aad) surroundings(t *testing.T, k *kube) string {
 	}
 	a.Run(t, "kubectl", args...)
 	return path
+}
+
+// rotated: who signs in isn't known by a certificate, but who asks the directory is.
+func (a *aad) rotated(t *testing.T) {
+	k := a.byKubernetes
+	before := k.userConfig(t)
+	k.otherAuthorities(t)
+	if who := a.whoami(t, a.ropc(t, k, a.alice)); who != a.alice.name {
+		t.Errorf("after a rotation of authorities kubectl is %q", who)
+	}
+	if bytes.Equal(must(os.ReadFile(before)), must(os.ReadFile(k.userConfig(t)))) {
+		t.Error("users are given the authority of before")
+	}
 }
 
 func (a *aad) groups(t *testing.T) {

@@ -18,7 +18,6 @@ import (
 	aks "github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerservice/armcontainerservice/v6"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
@@ -309,19 +308,6 @@ func isReady(n corev1.Node) bool {
 	return slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
 		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
 	})
-}
-
-// again fetches the administrator's credentials anew.
-func (l *life) again(t *testing.T) {
-	t.Helper()
-	creds, err := l.clusters(t).ListClusterAdminCredentials(t.Context(), "rg", "life", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(l.config, creds.Kubeconfigs[0].Value, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	l.client = must(kubernetes.NewForConfig(must(clientcmd.RESTConfigFromKubeConfig(creds.Kubeconfigs[0].Value))))
 }
 
 // heldAndAborted: a budget that lets no pod go holds an upgrade; who aborts it

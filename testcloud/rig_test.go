@@ -219,6 +219,32 @@ type kube struct {
 	config      string // the kubeconfig's path
 }
 
+// again fetches the administrator's credentials anew.
+func (k *kube) again(t testing.TB) {
+	t.Helper()
+	creds, err := k.clusters(t).ListClusterAdminCredentials(t.Context(), "rg", k.name, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(k.config, creds.Kubeconfigs[0].Value, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	k.client = must(kubernetes.NewForConfig(must(clientcmd.RESTConfigFromKubeConfig(creds.Kubeconfigs[0].Value))))
+}
+
+// otherAuthorities rotates the cluster's certificates.
+func (k *kube) otherAuthorities(t testing.TB) {
+	t.Helper()
+	poller, err := k.clusters(t).BeginRotateClusterCertificates(t.Context(), "rg", k.name, nil)
+	if err == nil {
+		_, err = poller.PollUntilDone(t.Context(), everySecond)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.again(t)
+}
+
 // cluster creates one and waits for it.
 func (r *rig) cluster(ctx context.Context, t testing.TB, name string, edit func(*aks.ManagedCluster)) (*kube, error) {
 	want := oneNode()

@@ -59,6 +59,12 @@ func TestWorkloadIdentity(t *testing.T) {
 	t.Run("refused", func(t *testing.T) { w.refused(t) })
 	t.Run("kubelogin", func(t *testing.T) { w.kubelogin(t) })
 	t.Run("keys rotate under a running pod", func(t *testing.T) { w.rotates(t) })
+	t.Run("authorities rotate under a running pod", func(t *testing.T) {
+		w.otherAuthorities(t)
+		w.reads(t, "new", "workload", "200 ")
+		w.pod(t, "later", "cart", true) // the webhook that gives it an identity has another certificate
+		w.reads(t, "later", "default", "200 ")
+	})
 	t.Run("trust ends", func(t *testing.T) {
 		w.remove(t, w.credential, msiVersion)
 		w.reads(t, "new", "workload", "AADSTS700211")
