@@ -70,9 +70,12 @@ password is shown once. It is safe to repeat.`,
 
 func runUp(ctx context.Context, g *global, o *upOptions, p *progress) error {
 	started := time.Now()
-	in, err := prepare(g, o)
+	in, changed, err := prepare(g, o)
 	if err != nil {
 		return err
+	}
+	if changed && daemonPID(in) != 0 {
+		p.say("! The service runs with the settings of before. `bastide down` and then `bastide up` make it take on these.")
 	}
 	if err := p.step("Checking this machine", func() error { return errors.Join(preflight(), openToAll(in.CacheDir), partsThere(in)) }); err != nil {
 		return err
@@ -134,38 +137,39 @@ What to type next:
 }
 
 // prepare loads the instance or makes its description. Settings that are kept
-// can't be changed by a later up: everything made so far bears them.
-func prepare(g *global, o *upOptions) (*instance.Instance, error) {
+// can't be changed by a later up: everything made so far bears them. It tells
+// whether any of the others is another than before.
+func prepare(g *global, o *upOptions) (in *instance.Instance, changed bool, err error) {
 	asked := instance.Settings{Name: g.name, StateDir: g.stateDir, Domain: o.domain, Location: o.location, CacheDir: o.cacheDir}
 	if o.pool != "" {
 		pool, err := netip.ParsePrefix(o.pool)
 		if err != nil {
-			return nil, fault.New(fault.Invalid, "InvalidSetting", "The public pool %q is no network such as 192.88.99.192/27.", o.pool).At("--public-pool")
+			return nil, false, fault.New(fault.Invalid, "InvalidSetting", "The public pool %q is no network such as 192.88.99.192/27.", o.pool).At("--public-pool")
 		}
 		asked.PublicPool = pool
 	}
-	in, err := g.load()
+	in, err = g.load()
 	if err == nil {
 		before := *in
 		if o.pullChosen {
 			in.RegistryClosed = !o.anonymousPull
 		}
 		if err = choose(in, o); err == nil && *in != before {
-			err = in.Save() // in force when the service starts again
+			changed, err = true, in.Save() // in force when the service starts again
 		}
-		return in, errors.Join(sameSettings(in.Settings, asked), err)
+		return in, changed, errors.Join(sameSettings(in.Settings, asked), err)
 	}
 	if !fault.Is(err, fault.NotFound) {
-		return nil, err
+		return nil, false, err
 	}
 	if in, err = instance.Place(asked); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	in.Tenant, in.Subscription, in.RegistryClosed = uuid.NewString(), uuid.NewString(), !o.anonymousPull
 	if err := choose(in, o); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return in, in.Save()
+	return in, false, in.Save()
 }
 
 // choose takes on what a later up may choose otherwise.
