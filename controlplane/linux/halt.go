@@ -29,15 +29,11 @@ func (p *Plane) halt(ctx context.Context, id string) error {
 	in := p.instance(id)
 	in.apply.Lock()
 	defer in.apply.Unlock()
-	if err := in.endJob(ctx); err != nil {
-		return err
-	}
-	release, err := in.settle(ctx)
+	release, err := in.rest(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
-	in.endAgent()
 	err = p.end(ctx, id, p.supervisor.Stop, clients()...)
 	if err = errors.Join(err, p.end(ctx, id, p.supervisor.Stop, controlplane.Etcd)); err != nil {
 		return fmt.Errorf("halt control plane %s: %w", id, err)

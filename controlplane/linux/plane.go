@@ -338,15 +338,11 @@ func (p *Plane) programs(plan controlplane.Plan) ([]program, error) {
 // stop ends all processes and keeps the data. etcd goes last, so that the
 // others can write what they have.
 func (p *Plane) stop(ctx context.Context, in *instance, spec controlplane.Spec) error {
-	if err := in.endJob(ctx); err != nil {
-		return err
-	}
-	release, err := in.settle(ctx)
+	release, err := in.rest(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
-	in.endAgent()
 	if err := p.end(ctx, spec.ID, p.supervisor.Stop, clients()...); err != nil {
 		return err
 	}
@@ -399,15 +395,11 @@ func (p *Plane) Remove(ctx context.Context, id string) error {
 	in := p.instance(id)
 	in.apply.Lock()
 	defer in.apply.Unlock()
-	if err := in.endJob(ctx); err != nil {
-		return err
-	}
-	release, err := in.settle(ctx)
+	release, err := in.rest(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
-	in.endAgent()
 	if err := p.end(ctx, id, p.supervisor.Kill, everything()...); err != nil {
 		return fmt.Errorf("remove control plane %s: %w", id, err)
 	}

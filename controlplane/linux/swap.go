@@ -75,6 +75,18 @@ func (in *instance) settle(ctx context.Context) (release func(), err error) {
 	return in.second.Unlock, nil
 }
 
+// rest ends all that goes on with a control plane beside its processes, and keeps
+// changes away until release; in.apply is held.
+func (in *instance) rest(ctx context.Context) (release func(), err error) {
+	if err := in.endJob(ctx); err != nil {
+		return nil, err
+	}
+	if release, err = in.settle(ctx); err == nil {
+		in.endAgent()
+	}
+	return release, err
+}
+
 func (p *Plane) attempt(ctx context.Context, in *instance, a *attempt) {
 	if in.second.lockContext(ctx) != nil {
 		return
