@@ -100,9 +100,7 @@ func (k *compiler) fromNIC() string {
 	c.Rules = append(c.Rules, rule("", goTo("checked"), in(ownSet, rs.InLink, rs.Source)))
 	if len(floating) > 0 {
 		k.table.set(ledSet, fields(rs.InLink, rs.ConnMark), led)
-		front := k.table.from(floating...)
-		c.Rules = append(c.Rules, rule("", goTo("checked"), is(rs.Reply, 1), in(ledSet, rs.InLink, rs.ConnMark), front),
-			rule("", goTo("invalid"), is(rs.State, rs.Invalid), front)) // it is told that its connection has ended
+		c.Rules = append(c.Rules, rule("", goTo("checked"), is(rs.Reply, 1), in(ledSet, rs.InLink, rs.ConnMark), k.table.from(floating...)))
 	}
 	c.Rules = append(c.Rules, rule("platform/spoofedSource", drop))
 	return c.Name
@@ -181,7 +179,9 @@ func (k *compiler) markTables() bool {
 }
 
 // invalid refuses what belongs to no connection, with a reset where a balancer
-// promises one: to a client, and to a back end that goes on after the end.
+// promises one: to a client, and to a back end that goes on after the end. A
+// floating back end isn't told: what is sent to a front end from here has no mark
+// that leads to it, so that its own timeouts end the connection there.
 func (k *compiler) invalid() {
 	var fronts []netip.Prefix
 	var ends [][]rs.Range
@@ -200,8 +200,7 @@ func (k *compiler) invalid() {
 	c := k.table.chain("invalid")
 	tcp := is(rs.Protocol, rs.TCP)
 	if len(fronts) > 0 {
-		c.Rules = append(c.Rules, rule("platform/idleReset", reject, tcp, k.table.to(fronts...)),
-			rule("platform/idleReset", reject, tcp, k.table.from(fronts...)))
+		c.Rules = append(c.Rules, rule("platform/idleReset", reject, tcp, k.table.to(fronts...)))
 	}
 	if len(ends) > 0 {
 		k.table.set("reset-ends", fields(rs.Source, rs.SourcePort), ends)

@@ -131,19 +131,22 @@ func (l *look) leave(n *Node) {
 	}
 }
 
-// part notes when load balancers had left a node: what it passes on to others
-// ends while its own pods are drained.
+// part notes since when no load balancer leads to a node: what it passes on to
+// others ends while its own pods are drained. One that was about to be joined when
+// it was asked to leave may be led to once more.
 func (l *look) part(n *Node) {
-	bound := l.left(n.Work.Since, dropping)
-	switch {
-	case !n.Work.Gone.IsZero():
-	case n.Dropped || bound <= 0:
-		gone := *n.Work
-		gone.Gone = l.now
-		l.set(n, &gone, "")
-	default:
+	w, bound := *n.Work, l.left(n.Work.Since, dropping)
+	out := n.Dropped || bound <= 0
+	if !out {
 		l.again(min(200*time.Millisecond, bound))
 	}
+	if out != w.Gone.IsZero() {
+		return
+	}
+	if w.Gone = l.now; !out {
+		w.Gone = time.Time{}
+	}
+	l.set(n, &w, "")
 }
 
 // bounded fails a node that takes too long, or whose machine has had an error for a while.

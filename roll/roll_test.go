@@ -381,7 +381,11 @@ func TestPauseGoesOnBesideTheDrain(t *testing.T) {
 	if plan := at(5 * time.Second); len(plan.Moves) != 0 {
 		t.Errorf("its pods aren't gone: %+v", plan)
 	}
-	node.Left = true
+	node.Left, node.Dropped = true, false
+	if plan := at(5 * time.Second); len(plan.Moves) != 1 || !plan.Moves[0].Work.Gone.IsZero() || plan.Moves[0].Act != "" {
+		t.Errorf("it was joined meanwhile: %+v", plan)
+	}
+	node.Dropped = true
 	if plan := at(500 * time.Millisecond); len(plan.Moves) != 0 || plan.Again != 500*time.Millisecond {
 		t.Errorf("its connections have time to end: %+v", plan)
 	}

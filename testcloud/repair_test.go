@@ -46,7 +46,7 @@ func TestRepair(t *testing.T) {
 // what there is anyway. It is a copy by links.
 func brokenImage(t *testing.T) (cache, version string) {
 	t.Helper()
-	cache, err := os.MkdirTemp("/var/tmp", "bastide-broken-") // beside the cache, which links need
+	cache, err := os.MkdirTemp(filepath.Dir(bundle.DefaultCache), "bastide-broken-") // links need the same disk
 	if err != nil {
 		t.Fatal(err)
 	}
